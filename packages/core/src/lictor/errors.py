@@ -1,0 +1,340 @@
+"""Everything that can go wrong, and the one table of refusals.
+
+```
+LictorError
+├── Denied            a call was refused; carries the Decision
+│   └── Pending       …and somebody can still answer: wait, or resume the task later
+├── ConfigError       a file or setting is wrong: what, where, how to mend it
+├── StoreError        the store cannot take or give what it must; calls are denied meanwhile
+└── TaskError         a task is used in a way that would mix up authority
+```
+
+Rules enforced here:
+
+1. Every refusal has a code from one closed table; the model, the record and the span use the same.
+2. The text for the model holds no policy, no threshold, no value, and never invites a retry.
+3. The text for the developer ends with what mends it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from lictor.model import Decision
+
+
+class LictorError(Exception):
+    """Root of all errors raised by Lictor."""
+
+    code: str = "lictor"
+
+    def diagnostics(self) -> str:
+        """The full text for a developer or operator; never shown to a model."""
+        return str(self)
+
+
+class Denied(LictorError):
+    """A call was refused. `str()` is the sentence for the model.
+
+    Attributes:
+        decision: What was decided and why.
+    """
+
+    def __init__(self, decision: Decision) -> None:
+        self.decision = decision
+        self.code = decision.reason
+        super().__init__(decision.text)
+
+    def diagnostics(self) -> str:
+        """What was refused, why, what mends it, and the decision id."""
+        refusal = REFUSALS[self.decision.reason]
+        detail = f"\n  {self.decision.detail}" if self.decision.detail else ""
+        return (
+            f"{self.decision.tool} was denied: {self.decision.reason}{detail}\n"
+            f"  {refusal.developer}\n  mend: {refusal.mend}\n"
+            f"  decision {self.decision.id}: lictor explain {self.decision.id}"
+        )
+
+
+class Pending(Denied):
+    """The call waits for a person. Raised only when somebody can still answer."""
+
+
+class ConfigError(LictorError):
+    """A configuration, policy or catalog is wrong. Nothing was changed and nothing runs.
+
+    Attributes:
+        where: File, and line or key.
+        problem: What is wrong.
+        mend: What to write or run instead.
+    """
+
+    code = "config"
+
+    def __init__(self, where: str, problem: str, mend: str) -> None:
+        self.where, self.problem, self.mend = where, problem, mend
+        super().__init__(f"{where}: {problem}\n  mend: {mend}")
+
+
+class StoreError(LictorError):
+    """The store cannot take or give what it must.
+
+    Attributes:
+        problem: What is wrong, and where the store is.
+        mend: What the operator can do.
+    """
+
+    code = "store"
+
+    def __init__(self, problem: str, mend: str) -> None:
+        self.problem, self.mend = problem, mend
+        super().__init__(f"{problem}\n  mend: {mend}")
+
+
+class TaskError(LictorError):
+    """A task was entered, resumed or left in a way that would mix up authority."""
+
+    code = "task"
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """One row of the table.
+
+    Attributes:
+        model: One plain sentence for the model.
+        developer: What it means.
+        mend: The command or line that mends it.
+        stage: Where in the pipeline it is decided.
+        failure: The gate could not decide (an ERROR span), as against a refusal on the merits.
+    """
+
+    model: str
+    developer: str
+    mend: str
+    stage: str
+    failure: bool = False
+
+
+_STOP = "Do not try again; continue without it or ask the user."
+
+REFUSALS: Final[dict[str, Refusal]] = {
+    "input_invalid": Refusal(
+        "The arguments do not fit the tool's definition.",
+        "The arguments are malformed or do not validate against the pinned schema.",
+        "call the tool with arguments that fit its schema (lictor explain names the argument)",
+        "schema",
+    ),
+    "not_canonical": Refusal(
+        "An argument is not written in its canonical form.",
+        "A path, URL, address or text differs from its canonical form, so what is checked would "
+        "not be what runs.",
+        "write the value in the form that lictor explain shows",
+        "schema",
+    ),
+    "input_hidden": Refusal(
+        f"This tool acts on data that cannot be checked. {_STOP}",
+        "An effectful tool takes injected state, store or runtime that the catalog does not name.",
+        'name the paths it uses in catalog.toml: inputs = ["state.draft.to"]',
+        "schema",
+    ),
+    "tool_unknown": Refusal(
+        f"There is no such tool. {_STOP}",
+        "The model asked for a name that no offered tool has.",
+        "nothing to mend if the model invented it; else offer the tool to the agent",
+        "catalog",
+    ),
+    "tool_unreviewed": Refusal(
+        f"This tool has not been reviewed, so it may not run. {_STOP}",
+        "The catalog has no entry for the tool.",
+        "lictor catalog lock, then classify it in catalog.toml",
+        "catalog",
+    ),
+    "tool_changed": Refusal(
+        f"This tool has changed since it was reviewed, so it may not run. {_STOP}",
+        "The definition or code that is about to run is not the one that was reviewed.",
+        "lictor catalog diff, then lictor catalog lock",
+        "catalog",
+    ),
+    "tool_blocked": Refusal(
+        f"This tool is blocked. {_STOP}",
+        "The reviewer blocked the tool.",
+        "remove blocked = true in catalog.toml if it was a mistake",
+        "catalog",
+    ),
+    "tool_unguarded": Refusal(
+        f"This tool may not be called here. {_STOP}",
+        "A tool was about to run that no guard holds.",
+        "pass the tool through guard(tools, gate) or create_agent(..., gate=gate)",
+        "catalog",
+    ),
+    "tool_isolation": Refusal(
+        f"Code may not be executed here. {_STOP}",
+        "An `execute` tool runs in the agent's own process, where the gate cannot contain it.",
+        'run it elsewhere and say so in catalog.toml: isolation = "container"',
+        "catalog",
+    ),
+    "provider_tool": Refusal(
+        f"This provider tool may not be used. {_STOP}",
+        "A tool that the model provider runs itself cannot be authorized per call.",
+        "remove it, or allow-list its type in provider_tools of the middleware",
+        "catalog",
+    ),
+    "task_missing": Refusal(
+        f"No task is open, so nothing may run. {_STOP}",
+        "The call was made outside `with gate.task(...)`, or in a thread without its context.",
+        "open a task around the agent run; in a bare thread use task.bind(function)",
+        "identity",
+    ),
+    "task_ended": Refusal(
+        f"The task has ended, so nothing more may run. {_STOP}",
+        "The call was made after its task ended.",
+        "keep the work inside the task's block, or open another task",
+        "identity",
+    ),
+    "task_suspended": Refusal(
+        f"The task waits for a person. {_STOP}",
+        "The call was made while its task is suspended.",
+        "gate.resume(task_id)",
+        "identity",
+    ),
+    "principal_unknown": Refusal(
+        f"The caller is not known. {_STOP}",
+        "A principal of the chain is not, or no longer, in the directory.",
+        "add it under [agents.x] or [users.x] in lictor.toml",
+        "identity",
+    ),
+    "identity_unverified": Refusal(
+        f"The caller's identity is not verified. {_STOP}",
+        "Verified identity is required here and the task was opened with names.",
+        "open the task with agent_token= and user_token=, or set require_verified = false",
+        "identity",
+    ),
+    "revoked": Refusal(
+        f"The authority for this was withdrawn. {_STOP}",
+        "The task, agent, user or tenant was revoked.",
+        "lictor explain shows what was revoked and by whom",
+        "revocation",
+    ),
+    "grant_expired": Refusal(
+        f"The time for this task is over. {_STOP}",
+        "The task's grant has expired.",
+        "open a new task, or give it a longer expires_in",
+        "grant",
+    ),
+    "grant_scope": Refusal(
+        f"This task does not include that tool. {_STOP}",
+        "The task's grant does not cover the tool (a task that names no tools may only read).",
+        "add the tool to the task: tools = [...] in [tasks.x] or gate.task(tools=...)",
+        "grant",
+    ),
+    "grant_limit": Refusal(
+        f"This task does not allow the tool with these arguments. {_STOP}",
+        "An argument is outside the grant's limits, or is one that the limits do not name.",
+        "change the limits of the task, or leave the argument out",
+        "grant",
+    ),
+    "tenant": Refusal(
+        f"That belongs to another tenant. {_STOP}",
+        "The tenants of task, principals and tool differ.",
+        "open the task for the tenant that owns the tool",
+        "tenant",
+    ),
+    "protected": Refusal(
+        f"That location is protected. {_STOP}",
+        "An argument leads to the gate's own files, environment or listeners.",
+        "keep Lictor's files outside what the agent's tools can reach",
+        "protected",
+    ),
+    "budget_exceeded": Refusal(
+        f"The budget of this task is used up. {_STOP}",
+        "The task's budget of calls or spend does not cover the call.",
+        "raise calls or spend in [tasks.x]",
+        "budget",
+    ),
+    "no_permit": Refusal(
+        f"This is not permitted. {_STOP}",
+        "No policy permits the call for every principal of the chain.",
+        "lictor explain names the conditions that failed",
+        "policy",
+    ),
+    "policy_denied": Refusal(
+        f"This is forbidden. {_STOP}",
+        "A policy forbids the call.",
+        "lictor explain names the policy",
+        "policy",
+    ),
+    "policy_error": Refusal(
+        f"The policy could not be evaluated, so nothing ran. {_STOP}",
+        "A policy raised an error or the engine gave no usable answer.",
+        "lictor check",
+        "policy",
+        failure=True,
+    ),
+    "policy_timeout": Refusal(
+        f"The policy did not answer in time, so nothing ran. {_STOP}",
+        "The policy engine did not answer within its deadline.",
+        "check the policy service; raise policy_timeout if it is slow",
+        "policy",
+        failure=True,
+    ),
+    "ask_required": Refusal(
+        "A person must agree to this first.",
+        "The call needs a confirm or an approval, and the question was asked.",
+        "answer it, then gate.resume(task_id)",
+        "ask",
+    ),
+    "ask_unavailable": Refusal(
+        f"A person would have to agree to this, and nobody can be asked. {_STOP}",
+        "The call needs a confirm or an approval and the gate has no channel for it.",
+        "limit the call's target and amount in the task, or connect an approvals channel",
+        "ask",
+    ),
+    "ask_rejected": Refusal(
+        f"The person who was asked did not agree. {_STOP}",
+        "The confirm or approval was rejected or expired.",
+        "ask the person why",
+        "ask",
+    ),
+    "contention": Refusal(
+        "Other work changed the facts while this was decided, so nothing ran.",
+        "What the decision rested on changed three times in a row.",
+        "run fewer effectful calls of one session at once",
+        "intent",
+        failure=True,
+    ),
+    "already_attempted": Refusal(
+        f"This call was already made once. {_STOP}",
+        "The host started the same call a second time (resume, replay, time travel).",
+        "look at the first attempt's outcome: lictor explain",
+        "intent",
+    ),
+    "record_unavailable": Refusal(
+        f"The call could not be recorded, so nothing ran. {_STOP}",
+        "The store did not take the record, so the call was denied.",
+        "lictor check (is the store full, read-only or locked?)",
+        "intent",
+        failure=True,
+    ),
+    "result_withheld": Refusal(
+        f"The call ran, but its result is withheld. {_STOP}",
+        "What the result adds to the session could not be recorded, or it carries what may not pass.",
+        "lictor check; the outcome is in the record",
+        "labels",
+        failure=True,
+    ),
+    "internal_error": Refusal(
+        f"The call could not be checked, so nothing ran. {_STOP}",
+        "The gate met an error of its own.",
+        "lictor explain shows it; please report it",
+        "internal",
+        failure=True,
+    ),
+}
+"""code → refusal. `permit` is the one reason of an ALLOW and stands in no table of refusals."""
+
+PERMIT: Final = "permit"
+POLICY_STAGE: Final = frozenset({"no_permit", "policy_denied"})
+"""The only refusals that observe mode lets proceed."""

@@ -1,0 +1,3 @@
+"""Lictor for LlamaIndex. A shell until its guards exist: it exports nothing and guards nothing."""
+
+__all__: list[str] = []
