@@ -149,6 +149,14 @@ class Policy(Protocol):
         """Decides one query. May raise: the gate denies."""
         ...
 
+    def reads(self, key: ToolKey) -> frozenset[str]:
+        """Which session facts decisions on this tool can rest on (as `Answer.reads`)."""
+        ...
+
+    def could_allow(self, chain: tuple[Principal, ...], review: Review) -> bool:
+        """Whether some call of the tool may be allowed; a hint for lists, no authority."""
+        ...
+
 
 # -- approvals ------------------------------------------------------------------------------------
 

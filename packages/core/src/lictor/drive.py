@@ -1,0 +1,185 @@
+"""The two drivers of the one pipeline.
+
+Rules enforced here:
+
+1. The pipeline is a generator; it yields `Io` (a future to wait for) or `Body` (run the tool now)
+   and is sent `Ended`. No exception of a body or of the host is ever thrown into it.
+2. Waiting is shielded: cancelling the caller does not cancel a commit. The pipeline learns that the
+   caller is gone (`interrupted`) and settles before the driver lets the cancellation through.
+3. The driver re-raises the body's own exception, unchanged.
+4. A blocking port runs in a daemon thread with the caller's context, so that one that hangs can
+   neither block the event loop nor keep the process from ending.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import threading
+from collections.abc import Awaitable, Callable, Generator
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias, TypeVar
+
+from lictor.model import Outcome
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Io:
+    """Wait for this future, at most so many seconds."""
+
+    future: Future[Any]
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """Run the tool with these arguments."""
+
+    args: dict[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How an `Io` or a `Body` ended.
+
+    Attributes:
+        outcome: Of a body; `done` or `failed` for an `Io`.
+        value: What it gave.
+        error: What it raised.
+        interrupted: The caller was cancelled or interrupted meanwhile; start nothing more.
+    """
+
+    outcome: Outcome
+    value: Any = None
+    error: BaseException | None = None
+    interrupted: bool = False
+
+
+Steps: TypeAlias = Generator[Io | Body, Ended, None]
+Pauses: TypeAlias = tuple[type[BaseException], ...]
+
+MAX_OFFLOADED: Final = 64
+"""Blocking port calls under way at once; past that, calls are denied instead of queued."""
+_free = threading.BoundedSemaphore(MAX_OFFLOADED)
+
+
+def offload(function: Callable[[], T]) -> Future[T]:
+    """Runs a blocking port in a daemon thread that has the caller's context.
+
+    Raises:
+        RuntimeError: Too many are under way.
+    """
+    if not _free.acquire(blocking=False):
+        raise RuntimeError(f"{MAX_OFFLOADED} blocking port calls are already under way")
+    future: Future[T] = Future()
+    context = contextvars.copy_context()
+
+    def work() -> None:
+        try:
+            result = context.run(function)
+        except BaseException as error:
+            future.set_exception(error)
+        else:
+            future.set_result(result)
+        finally:
+            _free.release()
+
+    threading.Thread(target=work, daemon=True, name="lictor-port").start()
+    return future
+
+
+def body_ended(error: BaseException, pauses: Pauses) -> Ended:
+    """What a body that raised has left behind."""
+    if isinstance(error, pauses):
+        return Ended(Outcome.SUSPENDED, error=error)
+    if isinstance(error, Exception):
+        return Ended(Outcome.FAILED, error=error)
+    return Ended(Outcome.UNKNOWN, error=error)
+
+
+def run(steps: Steps, body: Callable[[dict[str, object]], T], pauses: Pauses) -> T:
+    """Drives the pipeline on this thread."""
+    ended: Ended | None = None
+    interruption: BaseException | None = None
+    command = next(steps)
+    while True:
+        if isinstance(command, Body):
+            try:
+                result = ended = Ended(Outcome.DONE, value=body(command.args))
+            except BaseException as error:
+                result = ended = body_ended(error, pauses)
+        else:
+            result, stopped = _wait(command)
+            interruption = interruption or stopped
+        try:
+            command = steps.send(result)
+        except StopIteration:
+            break
+    return _finish(ended, interruption)
+
+
+def _wait(command: Io) -> tuple[Ended, BaseException | None]:
+    try:
+        return Ended(Outcome.DONE, value=command.future.result(command.seconds)), None
+    except Exception as error:
+        return Ended(Outcome.FAILED, error=error), None
+    except BaseException as stop:
+        # Ctrl-C while a commit is on its way to the disk: learn how it ended, then stop.
+        ended, again = _wait(command)
+        return Ended(ended.outcome, ended.value, ended.error, interrupted=True), again or stop
+
+
+async def arun(
+    steps: Steps, body: Callable[[dict[str, object]], Awaitable[T]], pauses: Pauses
+) -> T:
+    """Drives the pipeline on the running event loop, never blocking it."""
+    ended: Ended | None = None
+    interruption: BaseException | None = None
+    command = next(steps)
+    while True:
+        if isinstance(command, Body):
+            try:
+                result = ended = Ended(Outcome.DONE, value=await body(command.args))
+            except BaseException as error:
+                result = ended = body_ended(error, pauses)
+        else:
+            result, stopped = await _await(command)
+            interruption = interruption or stopped
+        try:
+            command = steps.send(result)
+        except StopIteration:
+            break
+    return _finish(ended, interruption)
+
+
+async def _await(command: Io) -> tuple[Ended, BaseException | None]:
+    waiter = asyncio.wrap_future(command.future)
+    stop: BaseException | None = None
+    deadline = asyncio.get_running_loop().time() + command.seconds
+    while not waiter.done():
+        left = deadline - asyncio.get_running_loop().time()
+        if left <= 0:
+            break
+        try:
+            await asyncio.wait({waiter}, timeout=left)
+        except asyncio.CancelledError as cancelled:
+            stop = cancelled
+    if not waiter.done():
+        return Ended(Outcome.FAILED, error=TimeoutError(), interrupted=stop is not None), stop
+    error = waiter.exception()
+    if error is not None:
+        return Ended(Outcome.FAILED, error=error, interrupted=stop is not None), stop
+    return Ended(Outcome.DONE, value=waiter.result(), interrupted=stop is not None), stop
+
+
+def _finish(ended: Ended | None, interruption: BaseException | None) -> Any:
+    if interruption is not None:
+        raise interruption
+    if ended is None:  # INVARIANT: a pipeline that ends without a body has raised.
+        raise AssertionError("the pipeline ended without a body and without a denial")
+    if ended.error is not None:
+        raise ended.error
+    return ended.value

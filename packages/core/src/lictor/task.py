@@ -1,0 +1,298 @@
+"""Tasks: work under one grant, from `with gate.task(...)` to its end.
+
+Rules enforced here:
+
+1. A call belongs to the task that is current in its context; without one it is denied.
+2. A task is not entered while another live one is current, except by `delegate` and `start`:
+   interleaved streams of two tenants cannot act under each other's authority.
+3. Leaving the block ends the task before anything else, also from a foreign context; with an ask
+   pending it is suspended instead, and `gate.resume` continues it.
+4. A child's authority ends with its parent's.
+5. Ending a task starts no new body; bodies still running are waited for up to `grace` seconds, then
+   listed in the record.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar, Token
+from types import TracebackType
+from typing import TYPE_CHECKING, ParamSpec, Protocol, TypeVar
+
+from lictor.errors import TaskError
+from lictor.grant import Grant
+from lictor.model import Assurance, Json
+from lictor.session import Session
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_current: ContextVar[Task | None] = ContextVar("lictor_task", default=None)
+_call_id: ContextVar[str | None] = ContextVar("lictor_call_id", default=None)
+
+
+def current() -> Task | None:
+    """The task that calls in this context belong to, whatever its state."""
+    return _current.get()
+
+
+def call_id() -> str:
+    """Inside a body: the id that every retry and resume of this call shares.
+
+    Pass it on as the idempotency key of whatever the body calls.
+
+    Raises:
+        LookupError: Not inside an authorized body.
+    """
+    found = _call_id.get()
+    if found is None:
+        raise LookupError("lictor.call_id() is known only inside an authorized body")
+    return found
+
+
+class Keeper(Protocol):
+    """What a task needs of its gate."""
+
+    def task_moved(self, task: Task, running: tuple[str, ...]) -> None:
+        """Records that the task is running, suspended or ended."""
+        ...
+
+    def child(
+        self,
+        task: Task,
+        agent: str,
+        *,
+        template: str | None,
+        tools: Iterable[str] | None,
+        limits: Mapping[str, Mapping[str, object]] | None,
+        expires_in: int | None,
+        own: bool,
+    ) -> Task:
+        """Makes a child task under a narrower grant, or one under a grant of its own."""
+        ...
+
+
+class Task:
+    """Work under one grant. Made by `Gate.task`, used as a (sync or async) context manager.
+
+    Attributes:
+        id: ULID.
+        grant: The authority of this task.
+        session: The conversation it works in.
+        assurance: How its principals were established.
+        state: `new`, `running`, `suspended` or `ended`.
+        pending: Ids of decisions that wait for a person.
+    """
+
+    def __init__(
+        self,
+        keeper: Keeper,
+        grant: Grant,
+        session: Session,
+        *,
+        assurance: Assurance,
+        task_id: str,
+        parent: Task | None = None,
+        grace: float = 0.0,
+        used: tuple[int, int] = (0, 0),
+    ) -> None:
+        self.id = task_id
+        self.grant = grant
+        self.session = session
+        self.assurance = assurance
+        self.state = "new"
+        self.pending: set[str] = set()
+        self.keeper = keeper
+        self._parent = parent
+        self._grace = grace
+        self._calls, self._spent = used
+        self._denials: Counter[tuple[str, ...]] = Counter()
+        self._running: set[str] = set()
+        self._idle = threading.Condition()
+        self._token: Token[Task | None] | None = None
+
+    # -- lifetime ---------------------------------------------------------------------------------
+
+    @property
+    def live(self) -> bool:
+        """Whether calls may start: running, and so is every parent."""
+        return self.state == "running" and (self._parent is None or self._parent.live)
+
+    def __enter__(self) -> Task:
+        outer = _current.get()
+        if outer is not None and outer.live and outer is not self._parent:
+            raise TaskError(
+                f"task {outer.id} is still open here: entering another one would mix up whose "
+                "authority calls run under\n  mend: leave it first, or use task.delegate(...) or "
+                "task.start(...); give each consumer of an interleaved stream its own context"
+            )
+        if self.state != "new":
+            raise TaskError(f"task {self.id} was already entered\n  mend: open a new task")
+        self.state = "running"
+        self.keeper.task_moved(self, ())
+        self._token = _current.set(self)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.leave()
+
+    async def __aenter__(self) -> Task:
+        return self.__enter__()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.leave()
+
+    def leave(self) -> None:
+        """Suspends the task if an ask is pending, else ends it, then restores the context."""
+        if self.state == "running":
+            self._close("suspended" if self.pending else "ended")
+        token, self._token = self._token, None
+        if token is not None:
+            try:
+                _current.reset(token)
+            except ValueError:
+                # Left from another context (an async generator closed elsewhere): the task has
+                # ended, so what the old context still sees can start nothing.
+                pass
+
+    def end(self) -> tuple[str, ...]:
+        """Ends the task now, from any thread.
+
+        Returns:
+            Call ids of bodies that are still running; they cannot be stopped from here.
+        """
+        return self._close("ended") if self.state in ("running", "suspended") else ()
+
+    def _close(self, state: str) -> tuple[str, ...]:
+        with self._idle:
+            self.state = state
+            if self._grace and self._running:
+                self._idle.wait_for(lambda: not self._running, timeout=self._grace)
+            running = tuple(sorted(self._running))
+        self.keeper.task_moved(self, running)
+        return running
+
+    def bind(self, function: Callable[P, T]) -> Callable[P, T]:
+        """A function that runs under this task in any thread or context.
+
+        For bare threads and executors, which do not inherit context.
+        """
+
+        def bound(*args: P.args, **kwargs: P.kwargs) -> T:
+            token = _current.set(self)
+            try:
+                return function(*args, **kwargs)
+            finally:
+                _current.reset(token)
+
+        return bound
+
+    # -- other agents -----------------------------------------------------------------------------
+
+    def delegate(
+        self,
+        agent: str,
+        tools: Iterable[str] | None = None,
+        limits: Mapping[str, Mapping[str, object]] | None = None,
+        *,
+        expires_in: int | None = None,
+    ) -> Task:
+        """A child task for another agent, with a part of this task's authority.
+
+        Args:
+            agent: Name of the other agent.
+            tools: `server/name` of what it may call; none named: it may only read.
+            limits: Narrower limits, by tool and argument.
+            expires_in: Seconds; at most what is left.
+
+        Raises:
+            TaskError: It would be wider than this task; the message says what is too wide.
+        """
+        return self.keeper.child(
+            self,
+            agent,
+            template=None,
+            tools=tools,
+            limits=limits,
+            expires_in=expires_in,
+            own=False,
+        )
+
+    def start(self, template: str, *, agent: str) -> Task:
+        """A task of another agent under the operator's own template, not under this grant.
+
+        It works for the same user, in the same tenant and conversation.
+
+        Raises:
+            TaskError: There is no such template or agent.
+        """
+        return self.keeper.child(
+            self, agent, template=template, tools=None, limits=None, expires_in=None, own=True
+        )
+
+    # -- for the pipeline -------------------------------------------------------------------------
+
+    def reserve(self, spend: int) -> bool:
+        """Counts one call and its spend (1/10,000) against the budget, if they still fit."""
+        with self._idle:
+            grant = self.grant
+            if grant.max_calls is not None and self._calls + 1 > grant.max_calls:
+                return False
+            most = grant.max_spend_units
+            if most is not None and self._spent + spend > most:
+                return False
+            self._calls += 1
+            self._spent += spend
+            return True
+
+    def refund(self, spend: int) -> None:
+        """Gives back what a call that did not run had reserved."""
+        with self._idle:
+            self._calls -= 1
+            self._spent -= spend
+
+    def begin(self, call: str) -> bool:
+        """Registers a running body; `False` if the task no longer lets one start."""
+        with self._idle:
+            if not self.live:
+                return False
+            self._running.add(call)
+            return True
+
+    def finish(self, call: str) -> None:
+        """Forgets a body that has ended."""
+        with self._idle:
+            self._running.discard(call)
+            self._idle.notify_all()
+
+    def denied(self, what: tuple[str, ...]) -> int:
+        """How often this has now been denied in this task, this time included."""
+        with self._idle:
+            self._denials[what] += 1
+            return self._denials[what]
+
+    def facts(self) -> dict[str, Json]:
+        """What the record of a task says."""
+        return {
+            "template": self.grant.template,
+            "assurance": str(self.assurance),
+            "conversation": self.session.conversation,
+            "parent": self._parent.id if self._parent else "",
+            "purpose": self.grant.purpose,
+            "grant": self.grant.to_json(),
+        }
