@@ -1,0 +1,273 @@
+"""What one commit checks and does inside the transaction: guards, then writes, then records.
+
+Rules enforced here:
+
+1. All guards are checked before the first write; one that does not hold writes nothing.
+2. An unknown guard or write is an error, never skipped.
+3. A call starts once: its id is new, or its earlier attempt ended `not_started` or `suspended`.
+4. An equal call of a session whose outcome is `unknown` stops the next one until a person agreed.
+5. A settle is a compare-and-set on `started`; one that comes too late changes nothing and its
+   record says `late`.
+6. What a call reserved is given back for `not_started` only.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from typing import Any, Final, cast
+
+from lictor.errors import StoreError
+from lictor.model import Outcome, canonical, thawed
+from lictor.ports import (
+    BudgetFits,
+    CallIsNew,
+    Committed,
+    Entry,
+    GrowSession,
+    Guard,
+    PutTask,
+    RevisionIs,
+    SessionIs,
+    SettleCall,
+    StartCall,
+    TaskIs,
+    Write,
+)
+from lictor.store import statements as s
+from lictor.store.chain import Chain
+from lictor.store.database import Statements
+
+ABSENT: Final = "absent"
+RESTARTABLE: Final = frozenset({Outcome.NOT_STARTED.value, Outcome.SUSPENDED.value})
+_OUTCOMES: Final = frozenset(outcome.value for outcome in Outcome)
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One caller's share of a transaction, and where its answer goes."""
+
+    guards: tuple[Guard, ...]
+    writes: tuple[Write, ...]
+    entries: tuple[Entry, ...]
+    durable: bool
+    future: Future[Committed]
+
+
+def apply(sql: Statements, chain: Chain, member: Member) -> Committed:
+    """Does one member's work inside the open transaction.
+
+    Raises:
+        StoreError: The member itself is wrong; the transaction must be rolled back.
+    """
+    for guard in member.guards:
+        found = _check(sql, guard)
+        if found is not None:
+            return Committed(guard, chain.head, found)
+    late: dict[str, str] = {}
+    for write in member.writes:
+        _write(sql, chain, member, write, late)
+    for entry in _entries(member, late):
+        sql.run(s.RECORD_ADD, chain.seal(entry))
+    return Committed(None, chain.head)
+
+
+def _entries(member: Member, late: Mapping[str, str]) -> Sequence[Entry]:
+    """The records to write, outcomes of lost settles turned into `late` ones."""
+    if not late:
+        return member.entries
+    entries = list(member.entries)
+    for call, found in late.items():
+        places = [n for n, e in enumerate(entries) if e.call == call and e.kind == "outcome"]
+        for n in places:
+            body = {**entries[n].body, "found": found}
+            entries[n] = replace(entries[n], kind="late", body=body)
+        if not places:
+            at = max((entry.at for entry in entries), default=0)
+            entries.append(Entry("late", at, {"found": found}, call=call))
+    return entries
+
+
+# -- guards: None when it holds, else what was found instead
+
+
+def _revision(sql: Statements, guard: RevisionIs) -> str | None:
+    row = sql.row(s.REVISION, {})
+    found = None if row is None else row[0]
+    return None if found == guard.revision else str(found)
+
+
+def _task(sql: Statements, guard: TaskIs) -> str | None:
+    row = sql.row(s.TASK_STATE, {"p_id": guard.task})
+    found = ABSENT if row is None else str(row[0])
+    return None if found == guard.state else found
+
+
+def _session(sql: Statements, guard: SessionIs) -> str | None:
+    row = sql.row(s.SESSION_MOVES, {"p_tenant": guard.tenant, "p_conversation": guard.conversation})
+    version, growth = (0, 0) if row is None else (row[0], row[1])
+    if guard.version is not None and guard.version != version:
+        return f"version {version}"
+    if guard.growth is not None and guard.growth != growth:
+        return f"growth {growth}"
+    return None
+
+
+def _call(sql: Statements, guard: CallIsNew) -> str | None:
+    row = sql.row(s.CALL_GET, {"p_id": guard.call})
+    if row is not None and row[1] not in RESTARTABLE:
+        return str(row[1])
+    if not guard.repeat and sql.row(s.CALL_UNKNOWN, _same(guard, guard.digest)) is not None:
+        return Outcome.UNKNOWN.value
+    return None
+
+
+def _budget(sql: Statements, guard: BudgetFits) -> str | None:
+    row = sql.row(s.TASK_BUDGET, {"p_id": guard.task})
+    if row is None:
+        return ABSENT
+    if guard.max_calls is not None and row[0] + guard.calls > guard.max_calls:
+        return "calls"
+    if guard.max_spend is not None and row[1] + guard.spend > guard.max_spend:
+        return "spend"
+    return None
+
+
+_GUARDS: Final[dict[type, Callable[[Statements, Any], str | None]]] = {
+    RevisionIs: _revision,
+    TaskIs: _task,
+    SessionIs: _session,
+    CallIsNew: _call,
+    BudgetFits: _budget,
+}
+
+
+def _check(sql: Statements, guard: Guard) -> str | None:
+    check = _GUARDS.get(type(guard))
+    if check is None:
+        raise StoreError(f"unknown guard {type(guard).__name__}", "use the guards of lictor.ports")
+    return check(sql, guard)
+
+
+def _same(where: CallIsNew | StartCall, digest: str) -> dict[str, object]:
+    return {
+        "p_tenant": where.tenant,
+        "p_conversation": where.conversation,
+        "p_digest": digest,
+    }
+
+
+# -- writes
+
+
+def _write(
+    sql: Statements, chain: Chain, member: Member, write: Write, late: dict[str, str]
+) -> None:
+    if isinstance(write, PutTask):
+        _put_task(sql, chain, write)
+    elif isinstance(write, StartCall):
+        repeat = any(isinstance(g, CallIsNew) and g.repeat for g in member.guards)
+        _start(sql, chain, write, repeat=repeat)
+    elif isinstance(write, SettleCall):
+        found = settle(sql, write)
+        if found is not None:
+            late[write.call] = found
+    elif isinstance(write, GrowSession):
+        _grow(sql, write)
+    else:
+        raise StoreError(f"unknown write {type(write).__name__}", "use the writes of lictor.ports")
+
+
+def _put_task(sql: Statements, chain: Chain, write: PutTask) -> None:
+    task = write.task
+    stream = task.stream or chain.stream
+    if sql.run(s.TASK_SET, {"p_id": task.id, "p_state": task.state, "p_stream": stream}):
+        return
+    sql.run(
+        s.TASK_ADD,
+        {
+            "id": task.id,
+            "state": task.state,
+            "tenant": task.tenant,
+            "conversation": task.conversation,
+            "grant": canonical(thawed(task.grant)).decode(),
+            "calls": task.calls,
+            "spent": task.spent,
+            "stream": stream,
+        },
+    )
+
+
+def _start(sql: Statements, chain: Chain, write: StartCall, *, repeat: bool) -> None:
+    call = write.call
+    row = {
+        "id": call.id,
+        "digest": call.digest,
+        "tool": call.tool,
+        "task": call.task,
+        "decision": call.decision,
+        "tenant": write.tenant,
+        "conversation": write.conversation,
+        "spend": write.spend,
+        "stream": chain.stream,
+    }
+    if sql.row(s.CALL_GET, {"p_id": call.id}) is None:
+        sql.run(s.CALL_ADD, {**row, "state": "started", "repeated": ""})
+    elif not sql.run(s.CALL_AGAIN, {f"p_{name}": value for name, value in row.items()}):
+        raise StoreError(f"call {call.id} was started before", "guard StartCall with CallIsNew")
+    if repeat:
+        sql.run(s.CALL_REPEAT, {**_same(write, call.digest), "p_by": call.id})
+    sql.run(s.TASK_RESERVE, {"p_id": call.task, "p_calls": 1, "p_spend": write.spend})
+
+
+def settle(sql: Statements, write: SettleCall) -> str | None:
+    """Settles a call; returns the state found instead of `started` when it came too late."""
+    outcome = str(write.outcome)
+    if outcome not in _OUTCOMES:
+        raise StoreError(f"unknown outcome {outcome!r}", "use a member of lictor.model.Outcome")
+    if not sql.run(s.CALL_SETTLE, {"p_id": write.call, "p_outcome": outcome}):
+        row = sql.row(s.CALL_GET, {"p_id": write.call})
+        return ABSENT if row is None else str(row[1])
+    if outcome == Outcome.NOT_STARTED.value:
+        _give_back(sql, write.call)
+    return None
+
+
+def _give_back(sql: Statements, call: str) -> None:
+    row = cast("Sequence[Any]", sql.row(s.CALL_OWED, {"p_id": call}))
+    task, spend, tenant, conversation, digest = row
+    sql.run(s.TASK_RESERVE, {"p_id": task, "p_calls": -1, "p_spend": -spend})
+    same = {"p_tenant": tenant, "p_conversation": conversation, "p_digest": digest}
+    sql.run(s.CALL_UNREPEAT, {**same, "p_by": call})
+
+
+def _grow(sql: Statements, write: GrowSession) -> None:
+    where = {"p_tenant": write.tenant, "p_conversation": write.conversation}
+    row = sql.row(s.SESSION_GET, where)
+    known = (0, 0, "[]", "[]", 0, 0, 0) if row is None else tuple(row[2:])
+    version, growth, labels, sources, calls, effects, spent = known
+    more_labels, more_sources = _union(labels, write.labels), _union(sources, write.sources)
+    moved = bool(write.calls or write.effects or write.spent)
+    grown = (more_labels, more_sources) != (labels, sources)
+    new = {
+        "version": version + moved,
+        "growth": growth + grown,
+        "labels": more_labels,
+        "sources": more_sources,
+        "calls": calls + write.calls,
+        "effects": effects + write.effects,
+        "spent": spent + write.spent,
+    }
+    if row is None:
+        key = {"tenant": write.tenant, "conversation": write.conversation}
+        sql.run(s.SESSION_ADD, {**key, **new})
+    elif moved or grown:
+        sql.run(s.SESSION_SET, {**where, **{f"p_{name}": value for name, value in new.items()}})
+
+
+def _union(stored: str, more: frozenset[str]) -> str:
+    if not more:
+        return stored
+    return canonical(sorted({*json.loads(stored), *more})).decode()

@@ -1,0 +1,71 @@
+"""Open stores over a fork and at exit.
+
+Rules enforced here:
+
+1. Before a fork each store ends the transaction in hand and closes its connections: a SQLite
+   connection that two processes share corrupts the database.
+2. After it the parent goes on; the child has an empty queue and begins a stream at first use.
+3. A process that exits without closing its stores writes what waits.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+from typing import Protocol
+
+
+class _Store(Protocol):
+    def close(self) -> None: ...
+    def before_fork(self) -> None: ...
+    def after_fork(self, *, child: bool) -> None: ...
+
+
+_open: list[_Store] = []
+_forking: list[_Store] = []
+_armed = False
+
+
+def add(store: _Store) -> None:
+    """Looks after a store; the first one arms the hooks."""
+    global _armed
+    _open.append(store)
+    if not _armed:
+        _armed = True
+        os.register_at_fork(before=_before, after_in_parent=_parent, after_in_child=_child)
+        atexit.register(_exit)
+
+
+def remove(store: _Store) -> None:
+    """Forgets a closed store."""
+    if store in _open:
+        _open.remove(store)
+
+
+def _before() -> None:
+    _forking[:] = _open
+    for store in _forking:
+        store.before_fork()
+
+
+def _parent() -> None:
+    for store in _forking:
+        store.after_fork(child=False)
+    _forking.clear()
+
+
+def _child() -> None:
+    for store in _forking:
+        store.after_fork(child=True)
+    if _forking and "multiprocessing.util" in sys.modules:
+        # A multiprocessing child ends with os._exit, which runs its finalizers but not atexit's.
+        from multiprocessing.util import Finalize
+
+        Finalize(None, _exit, exitpriority=0)
+    _forking.clear()
+
+
+def _exit() -> None:
+    while _open:
+        _open[-1].close()
