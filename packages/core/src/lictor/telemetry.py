@@ -21,8 +21,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
-from threading import Lock
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 from weakref import WeakKeyDictionary
 
 from opentelemetry import _logs, context, metrics, trace
@@ -31,7 +30,7 @@ from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, Context
 from opentelemetry.trace import Span, SpanContext, Status, StatusCode, TraceFlags
 
 from lictor import telemetry_names as names
-from lictor.model import Mode, Outcome, ToolKey, Verdict
+from lictor.model import Decision, Mode, Outcome, Verdict
 from lictor.telemetry_event import (
     NO_IDS,
     UNREGISTERED,
@@ -43,10 +42,9 @@ from lictor.telemetry_event import (
     cleaned,
     content,
     pep_kind,
-    pep_side,
     reason,
-    tool_names,
 )
+from lictor.telemetry_tally import LOCK, OTHER, Tally
 
 if TYPE_CHECKING:
     from opentelemetry._logs import LoggerProvider
@@ -56,15 +54,14 @@ if TYPE_CHECKING:
 
 __all__ = ["NO_IDS", "Decided", "Executed", "Ids", "Telemetry", "keep_denied"]
 
-MAX_TOOLS: Final = 200
-"""Tools with metric series of their own; the rest share `_other`."""
 BUCKETS: Final = tuple(n * 10.0**e for e in range(-5, 1) for n in (1, 2, 5))
 """Of a decision's duration, in seconds: 10 µs to 5 s."""
 CAPTURE: Final = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
 
-_OTHER: Final = ToolKey("_other", "_other")
 _GUARDRAIL: Final = {names.OPENINFERENCE_SPAN_KIND: "GUARDRAIL"}
 _logger = logging.getLogger("lictor")
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 
 
 class Telemetry:
@@ -96,6 +93,7 @@ class Telemetry:
         self._traced = tracer_provider is not None
         self._logger = _logs.get_logger("lictor", release, logger_provider)
         self._meters = _meters(meter_provider, release)
+        self._tally = self._meters.tally
         self._mode = mode.value
         self._describe = Describer(mode, placement)
         self._known = known_tools if callable(known_tools) else lambda: known_tools
@@ -105,11 +103,8 @@ class Telemetry:
 
     def current(self) -> Ids:
         """The trace a decision made here and now would belong to, for its record."""
-        try:
-            return _ids(_parent().get_span_context())
-        except Exception:
-            self._meters.failed()
-            return NO_IDS
+        parent = self._safely(_parent)
+        return self._safely(_ids, parent) or NO_IDS if parent is not None else NO_IDS
 
     def decided(self, event: Decided) -> Ids:
         """Emits a decision: count, span, log event, duration.
@@ -117,57 +112,45 @@ class Telemetry:
         Returns:
             Ids of the span, or of the host's span if none was made.
         """
-        span: Span = trace.INVALID_SPAN
-        attributes, where = None, None
-        meters = self._meters
-        try:
-            tool = (
-                meters.tool(event.decision.tool, self._known) if event.registered else UNREGISTERED
-            )
-            meters.count(tool, event, self._mode)
-            span = parent = _parent()
-            if self._tracing():
-                attributes = self._describe.decision(event)
-                span = self._open(event, attributes, parent)
+        self._safely(self._count, event)
+        parent = self._safely(_parent) or trace.INVALID_SPAN
+        severity = _severity(event)
+        traced = self._safely(self._tracing)
+        logged = self._safely(self._logs, names.EVENT_DECISION_MADE, severity)
+        span, where = parent, None
+        if traced or logged:
+            told = self._safely(self._describe.decision, event) or {}
+            if traced and told:
+                span = self._safely(self._span, event, told, parent) or parent
                 where = trace.set_span_in_context(span, Context())
-                self._close(span, event, parent)
-        except Exception:
-            meters.failed()
-        try:
-            self._log_decision(event, attributes, span)
-        except Exception:
-            meters.failed()
-        try:
-            meters.time(event, self._mode, where)
-            return _ids(span.get_span_context())
-        except Exception:
-            meters.failed()
-            return NO_IDS
+            if logged and told:
+                self._safely(self._log_decision, event, severity, told, span)
+        self._safely(self._meters.time, event, self._mode, where)
+        return self._safely(_ids, span) or NO_IDS
 
     def executed(self, event: Executed) -> None:
         """Emits how an allowed call ended, under the ids of its decision."""
-        try:
-            good = event.outcome is Outcome.DONE or event.outcome is Outcome.SUSPENDED
-            severity = SeverityNumber.INFO if good else SeverityNumber.WARN
-            self._log(
-                names.EVENT_EXECUTION_FINISHED,
-                severity,
-                self._describe.execution(event),
-                _remembered(event.ids),
-                None,
-            )
-        except Exception:
-            self._meters.failed()
+        self._safely(self._executed, event)
 
     def degraded(self, problem: str) -> None:
         """Says that a record could not be kept. `problem` goes to the operator's log only."""
+        self._safely(_logger.error, "a record could not be kept: %s", problem)
+        self._safely(self._tally.missed)
+        name, span = names.EVENT_RECORD_DEGRADED, trace.get_current_span()
+        self._safely(self._emit, name, SeverityNumber.ERROR, self._describe.degraded(), span, None)
+
+    def _safely(self, step: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T | None:
         try:
-            _logger.error("a record could not be kept: %s", problem)
-            self._meters.lost()
-            event, span = names.EVENT_RECORD_DEGRADED, trace.get_current_span()
-            self._log(event, SeverityNumber.ERROR, self._describe.degraded(), span, None)
+            return step(*args, **kwargs)
         except Exception:
-            self._meters.failed()
+            self._tally.failed()
+            return None
+
+    def _count(self, event: Decided) -> None:
+        tool = UNREGISTERED
+        if event.registered:
+            tool = self._safely(self._tally.label, event.decision.tool, self._known) or OTHER
+        self._tally.count(tool, event.decision, event.pep, self._mode)
 
     def _tracing(self) -> bool:
         """Whether a span is wanted: somebody has set up tracing and nobody suppresses it here."""
@@ -180,60 +163,48 @@ class Telemetry:
             or context.get_value("suppress_instrumentation")
         )
 
-    def _open(self, event: Decided, attributes: Attributes, parent: Span) -> Span:
-        given = {**attributes, **_GUARDRAIL}
+    def _span(self, event: Decided, told: Attributes, parent: Span) -> Span:
+        given = {**told, **_GUARDRAIL}
         if self._span_content and event.arguments is not None:
             given[names.GEN_AI_TOOL_CALL_ARGUMENTS] = content(event.arguments)
         # A context of its own: span processors that copy baggage onto spans find none to copy.
         where = trace.set_span_in_context(parent, Context())
-        name = f"{names.SPAN_AUTHORIZE} {attributes[names.GEN_AI_TOOL_NAME]}"
-        return self._tracer.start_span(
-            name, where, attributes=given, start_time=event.started_ns or None
-        )
+        name = f"{names.SPAN_AUTHORIZE} {told[names.GEN_AI_TOOL_NAME]}"
+        start = event.started_ns or None
+        span = self._tracer.start_span(name, where, attributes=given, start_time=start)
+        self._safely(_end, span, event)
+        self._safely(_enrich, parent, event.decision)
+        return span
 
-    def _close(self, span: Span, event: Decided, parent: Span) -> None:
-        if event.failure:
-            span.set_status(Status(StatusCode.ERROR))
-        span.end(event.ended_ns or None)
-        if parent.is_recording() and _runs_tool(parent, event.decision.tool.name):
-            parent.set_attributes(
-                {
-                    names.DECISION_VERDICT: event.decision.verdict.value,
-                    names.DECISION_ID: event.decision.id,
-                    names.POLICY_IDS: cleaned(event.decision.policies),
-                }
-            )
+    def _logs(self, name: str, severity: SeverityNumber) -> bool:
+        return self._logger.enabled(severity_number=severity, event_name=name)
 
-    def _log_decision(self, event: Decided, attributes: Attributes | None, span: Span) -> None:
-        severity = SeverityNumber.INFO
-        if event.failure:
-            severity = SeverityNumber.ERROR
-        elif event.decision.verdict is not Verdict.ALLOW:
-            severity = SeverityNumber.WARN
-        if not self._logger.enabled(severity_number=severity, event_name=names.EVENT_DECISION_MADE):
-            return
-        attributes = self._describe.decision(event) if attributes is None else attributes
-        if self._log_content and event.arguments is not None:
-            attributes[names.GEN_AI_TOOL_CALL_ARGUMENTS] = content(event.arguments)
-        self._log(names.EVENT_DECISION_MADE, severity, attributes, span, event.ended_ns or None)
-
-    def _log(
-        self,
-        name: str,
-        severity: SeverityNumber,
-        attributes: Attributes,
-        span: Span,
-        at: int | None,
+    def _log_decision(
+        self, event: Decided, severity: SeverityNumber, told: Attributes, span: Span
     ) -> None:
-        if self._logger.enabled(severity_number=severity, event_name=name):
-            self._logger.emit(
-                timestamp=at or time.time_ns(),
-                context=trace.set_span_in_context(span, Context()),
-                severity_number=severity,
-                severity_text=severity.name,
-                attributes=attributes,
-                event_name=name,
-            )
+        if self._log_content and event.arguments is not None:
+            told[names.GEN_AI_TOOL_CALL_ARGUMENTS] = content(event.arguments)
+        self._emit(names.EVENT_DECISION_MADE, severity, told, span, event.ended_ns)
+
+    def _executed(self, event: Executed) -> None:
+        good = event.outcome is Outcome.DONE or event.outcome is Outcome.SUSPENDED
+        severity = SeverityNumber.INFO if good else SeverityNumber.WARN
+        name = names.EVENT_EXECUTION_FINISHED
+        if self._logs(name, severity):
+            told = self._describe.execution(event)
+            self._emit(name, severity, told, _remembered(event.ids), None)
+
+    def _emit(
+        self, name: str, severity: SeverityNumber, told: Attributes, span: Span, at: int | None
+    ) -> None:
+        self._logger.emit(
+            timestamp=at or time.time_ns(),
+            context=trace.set_span_in_context(span, Context()),
+            severity_number=severity,
+            severity_text=severity.name,
+            attributes=told,
+            event_name=name,
+        )
 
 
 def keep_denied(delegate: Sampler) -> Sampler:
@@ -266,112 +237,53 @@ def keep_denied(delegate: Sampler) -> Sampler:
 
 # -- metrics --------------------------------------------------------------------------------------
 
-_LOCK = Lock()
-# A fork while another thread counts must not leave the child with a lock nobody will release.
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=_LOCK.acquire, after_in_parent=_LOCK.release, after_in_child=_LOCK.release
-    )
-
 
 class _Meters:
     """The metrics of one meter provider, shared by all gates that use it.
 
     A provider keeps the first callback of an observable instrument and drops later ones, so two
-    gates with a dictionary each would lose the decisions of one.
+    gates with a tally each would lose the decisions of one.
     """
 
     def __init__(self, provider: MeterProvider | None, release: str) -> None:
-        self._decisions: dict[tuple[ToolKey, str, str, str, str, str, str], int] = {}
-        self._totals = {names.METRIC_TELEMETRY_ERRORS: 0, names.METRIC_RECORD_FAILURES: 0}
-        self._tools: set[ToolKey] = set()
+        self.tally = Tally()
         self._labels: dict[tuple[str, str, str, str], Attributes] = {}
         meter = metrics.get_meter("lictor", release, provider)
-        for name, unit, observe in (
-            (names.METRIC_DECISIONS, names.METRIC_DECISIONS_UNIT, self._observe),
-            (names.METRIC_RECORD_FAILURES, names.METRIC_RECORD_FAILURES_UNIT, self._observe_lost),
-            (
-                names.METRIC_TELEMETRY_ERRORS,
-                names.METRIC_TELEMETRY_ERRORS_UNIT,
-                self._observe_errors,
-            ),
-        ):
-            meter.create_observable_counter(name, [observe], unit)
+        meter.create_observable_counter(
+            names.METRIC_DECISIONS, [self._decisions], names.METRIC_DECISIONS_UNIT
+        )
+        meter.create_observable_counter(
+            names.METRIC_RECORD_FAILURES, [self._lost], names.METRIC_RECORD_FAILURES_UNIT
+        )
+        meter.create_observable_counter(
+            names.METRIC_TELEMETRY_ERRORS, [self._errors], names.METRIC_TELEMETRY_ERRORS_UNIT
+        )
         self._duration = meter.create_histogram(
             names.METRIC_DECISION_DURATION,
             names.METRIC_DECISION_DURATION_UNIT,
             explicit_bucket_boundaries_advisory=BUCKETS,
         )
 
-    def tool(self, key: ToolKey, known: Callable[[], frozenset[str]]) -> ToolKey:
-        """The tool as a label: itself if the catalog has it and there is room, else `_other`."""
-        if key in self._tools:
-            return key
-        if len(self._tools) >= MAX_TOOLS or str(key) not in known():
-            return _OTHER
-        with _LOCK:
-            self._tools.add(key)
-        return key
-
-    def count(self, tool: ToolKey, event: Decided, mode: str) -> None:
-        decision = event.decision
-        key = (
-            tool,
-            decision.verdict.value,
-            decision.enforcement.value,
-            reason(decision.reason),
-            pep_kind(event.pep),
-            pep_side(event.pep),
-            mode,
-        )
-        with _LOCK:
-            self._decisions[key] = self._decisions.get(key, 0) + 1
-
     def time(self, event: Decided, mode: str, where: Context | None) -> None:
-        verdict, kind = event.decision.verdict.value, pep_kind(event.pep)
         error = reason(event.decision.reason) if event.failure else ""
-        key = (verdict, kind, mode, error)
+        key = (event.decision.verdict.value, pep_kind(event.pep), mode, error)
         labels = self._labels.get(key)
         if labels is None:
-            labels = {names.DECISION_VERDICT: verdict, names.PEP_KIND: kind, names.MODE: mode}
+            labels = {names.DECISION_VERDICT: key[0], names.PEP_KIND: key[1], names.MODE: mode}
             if error:
                 labels[names.ERROR_TYPE] = error
             self._labels[key] = labels
         seconds = max(0, event.ended_ns - event.started_ns) / 1e9
         self._duration.record(seconds, labels, where)
 
-    def failed(self) -> None:
-        self._add(names.METRIC_TELEMETRY_ERRORS)
+    def _decisions(self, _: CallbackOptions) -> Iterable[Observation]:
+        return [metrics.Observation(count, labels) for count, labels in self.tally.rows()]
 
-    def lost(self) -> None:
-        self._add(names.METRIC_RECORD_FAILURES)
+    def _errors(self, _: CallbackOptions) -> Iterable[Observation]:
+        return [metrics.Observation(self.tally.errors)]
 
-    def _add(self, total: str) -> None:
-        with _LOCK:
-            self._totals[total] += 1
-
-    def _observe(self, _: CallbackOptions) -> Iterable[Observation]:
-        with _LOCK:
-            counted = list(self._decisions.items())
-        for (tool, verdict, enforcement, code, kind, side, mode), count in counted:
-            yield metrics.Observation(
-                count,
-                {
-                    **tool_names(tool),
-                    names.DECISION_VERDICT: verdict,
-                    names.DECISION_ENFORCEMENT: enforcement,
-                    names.DECISION_REASON: code,
-                    names.PEP_KIND: kind,
-                    names.PEP_SIDE: side,
-                    names.MODE: mode,
-                },
-            )
-
-    def _observe_errors(self, _: CallbackOptions) -> Iterable[Observation]:
-        yield metrics.Observation(self._totals[names.METRIC_TELEMETRY_ERRORS])
-
-    def _observe_lost(self, _: CallbackOptions) -> Iterable[Observation]:
-        yield metrics.Observation(self._totals[names.METRIC_RECORD_FAILURES])
+    def _lost(self, _: CallbackOptions) -> Iterable[Observation]:
+        return [metrics.Observation(self.tally.lost)]
 
 
 class _Global:
@@ -384,9 +296,10 @@ _METERS: WeakKeyDictionary[object, _Meters] = WeakKeyDictionary()
 
 def _meters(provider: MeterProvider | None, release: str) -> _Meters:
     key = _GLOBAL if provider is None or provider is metrics.get_meter_provider() else provider
-    found = _METERS.get(key)
-    if found is None:
-        found = _METERS[key] = _Meters(provider, release)
+    with LOCK:
+        found = _METERS.get(key)
+        if found is None:
+            found = _METERS[key] = _Meters(provider, release)
     return found
 
 
@@ -423,10 +336,32 @@ def _runs_tool(span: Span, tool: str) -> bool:
     )
 
 
-def _ids(span: SpanContext) -> Ids:
-    if not span.is_valid:
+def _end(span: Span, event: Decided) -> None:
+    if event.failure:
+        span.set_status(Status(StatusCode.ERROR))
+    span.end(event.ended_ns or None)
+
+
+def _enrich(span: Span, decision: Decision) -> None:
+    """Marks the host's own span of this tool, if it is recording. Its status is left alone."""
+    if span.is_recording() and _runs_tool(span, decision.tool.name):
+        span.set_attribute(names.DECISION_VERDICT, decision.verdict.value)
+        span.set_attribute(names.DECISION_ID, decision.id)
+        span.set_attribute(names.POLICY_IDS, cleaned(decision.policies))
+
+
+def _severity(event: Decided) -> SeverityNumber:
+    if event.failure:
+        return SeverityNumber.ERROR
+    allowed = event.decision.verdict is Verdict.ALLOW
+    return SeverityNumber.INFO if allowed else SeverityNumber.WARN
+
+
+def _ids(span: Span) -> Ids:
+    at = span.get_span_context()
+    if not at.is_valid:
         return NO_IDS
-    return Ids(f"{span.trace_id:032x}", f"{span.span_id:016x}", int(span.trace_flags))
+    return Ids(f"{at.trace_id:032x}", f"{at.span_id:016x}", int(at.trace_flags))
 
 
 def _remembered(ids: Ids) -> Span:
