@@ -1,0 +1,375 @@
+"""The policy engine: Cedar in process, on slices, with an exact memo.
+
+Rules enforced here:
+
+1. ALLOW needs every principal of the chain allowed and no error anywhere: Cedar skips a forbid that
+   errs, so any error denies.
+2. A decision is a function of (snapshot, tool, chain, what the policies read). The memo key holds
+   all of it by value; answers that rest on an error are never kept.
+3. A snapshot is built whole or not at all, and proves at load that its groups work.
+4. A person is asked only if every forbid that fires can be lifted and lifting them all would allow.
+5. A query about a tool, or a review of it, that the snapshot does not know is denied.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from typing import Any, Final
+
+import cedarpy
+
+from lictor.errors import ConfigError
+from lictor.model import Kind, Principal, Review, ToolKey, digest
+from lictor.policy.encode import Encoder, Refused, refuse_escapes
+from lictor.policy.memo import Memo
+from lictor.policy.schema import (
+    GROUPS,
+    Uid,
+    full_contexts,
+    groups_of,
+    principal_entities,
+    principal_uid,
+    schema_json,
+    tool_entities,
+)
+from lictor.policy.shape import Reads, Record, context, of_tool, project
+from lictor.policy.slices import matches_principal, reads, sliced
+from lictor.policy.source import Declared, PolicySource, Statement, parse
+from lictor.policy.validate import validate
+from lictor.ports import Answer, Known, Query
+
+MEMO: Final = 4_096
+_CHAINS: Final = 512
+_PROBE: Final = Principal(Kind.USER, "probe", "lictor")
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """The policies that can matter for one tool, ready to be asked.
+
+    Attributes:
+        known: The tool.
+        statements: Its policies.
+        policies: The same, parsed by Cedar.
+        encoder: Reads what they read.
+        action: Uid of the action, as Cedar takes it.
+        resource: Uid of the resource.
+    """
+
+    known: Known
+    statements: tuple[Statement, ...]
+    policies: cedarpy.PolicySet
+    encoder: Encoder
+    action: dict[str, str]
+    resource: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Round:
+    """What Cedar said of the chain in one pass."""
+
+    allowed: bool
+    permits: frozenset[str]
+    forbids: frozenset[str]
+    silent: tuple[Principal, ...]
+
+
+class CedarPolicy:
+    """A snapshot of policies, schema and catalog. Immutable; build another one to change it.
+
+    Attributes:
+        digest: Of everything that decides: policies, catalog, schema, engine version.
+        sources: What it was built from.
+        statements: All policies.
+        slices: By tool.
+    """
+
+    blocking = False
+    engine = "cedar"
+
+    def __init__(
+        self,
+        tools: Sequence[Known],
+        sources: Sequence[PolicySource],
+        declared: Declared,
+    ) -> None:
+        """Use `load`."""
+        self.tools, self.sources, self.declared = tuple(tools), tuple(sources), declared
+        self.statements = parse(sources)
+        self.by_id = {statement.id: statement for statement in self.statements}
+        shapes = _shapes(self.tools)
+        validate(self.statements, self.tools, full_contexts(self.tools, shapes), declared)
+        cuts = {known.review.key: self._cut(known, shapes) for known in self.tools}
+        runtime = schema_json(self.tools, {str(key): cut[1] for key, cut in cuts.items()})
+        self.schema = cedarpy.Schema.from_json_str(json.dumps(runtime), release_gil=True)
+        self.slices: dict[ToolKey, Slice] = {
+            known.review.key: _slice(known, *cuts[known.review.key]) for known in self.tools
+        }
+        self._resources = tool_entities(self.tools)
+        self.digest = self._digest(runtime)
+        self._entities: Memo[cedarpy.Entities] = Memo(_CHAINS)
+        self._answers: Memo[Answer] = Memo(MEMO)
+        self._self_test()
+
+    @classmethod
+    def load(
+        cls, *, tools: Sequence[Known], sources: Sequence[PolicySource], declared: Declared
+    ) -> CedarPolicy:
+        """Builds a snapshot.
+
+        Args:
+            tools: The catalog: every reviewed tool with its pinned definition.
+            sources: Policy texts; guardrails and compiled rules among them.
+            declared: The names that policies may mention.
+
+        Raises:
+            ConfigError: A policy does not parse, validate or pass the lint's errors; it names
+                file, line and mend.
+        """
+        return cls(tools, sources, declared)
+
+    def with_tools(self, tools: Sequence[Known]) -> CedarPolicy:
+        """The same policies over another catalog (`Gate.dev()` pins tools while it runs).
+
+        Raises:
+            ConfigError: As `load`.
+        """
+        return type(self).load(tools=tools, sources=self.sources, declared=self.declared)
+
+    def evaluate(self, query: Query) -> Answer:
+        """Decides one query; whatever goes wrong is a denial."""
+        try:
+            return self._evaluate(query)
+        except Refused as refused:
+            return self._denied(query, refused.code, refused.detail)
+        except Exception as error:
+            return self._denied(query, "policy_error", f"{type(error).__name__}: {error}")
+
+    def reads(self, key: ToolKey) -> frozenset[str]:
+        """Which session facts the decisions on a tool rest on; none for an unknown tool."""
+        found = self.slices.get(key)
+        return found.encoder.session if found else frozenset()
+
+    def could_allow(self, chain: Sequence[Principal], review: Review) -> bool:
+        """Whether any permit could match; a hint for what to offer, the call decides."""
+        found = self.slices.get(review.key)
+        if found is None or not chain:
+            return False
+        scopes = [s.est["principal"] for s in found.statements if s.permits]
+        try:
+            return all(
+                any(matches_principal(scope, principal) for scope in scopes) for principal in chain
+            )
+        except ValueError:
+            return False
+
+    # -- deciding ---------------------------------------------------------------------------------
+
+    def _evaluate(self, query: Query) -> Answer:
+        found = self.slices.get(query.review.key)
+        if found is None or not _same(found.known.review, query.review):
+            raise Refused("policy_error", f"{query.review.key} is not in this policy snapshot")
+        refuse_escapes(query.input)  # type: ignore[arg-type]
+        leaves = found.encoder.read(query)
+        key = (query.review.key, query.chain, leaves)
+        answer = self._answers.get(key)
+        if answer is None:
+            answer = self._decide(found, query, leaves)
+            self._answers.put(key, replace(answer, hit=True))
+        return answer
+
+    def _decide(self, found: Slice, query: Query, leaves: tuple[Hashable, ...]) -> Answer:
+        first = self._round(found, query, found.encoder.write(leaves))
+        if first.allowed:
+            return self._answer(found, True, "permit", first.permits)
+        firing = [s for s in found.statements if s.id in first.forbids]
+        if first.silent or not all(statement.require for statement in firing):
+            return self._refusal(found, first)
+        asks = frozenset(statement.require for statement in firing)
+        second = self._round(found, query, found.encoder.write(leaves, met=query.met | asks))
+        if not second.allowed:
+            return self._refusal(found, second)
+        return replace(
+            self._answer(found, False, "ask_required", first.forbids), asks=tuple(sorted(asks))
+        )
+
+    def _round(self, found: Slice, query: Query, written: str) -> _Round:
+        entities = self.entities(query)
+        requests = [request(found, principal, written) for principal in query.chain]
+        results = cedarpy.is_authorized_batch(requests, found.policies, entities, self.schema)
+        permits: set[str] = set()
+        forbids: set[str] = set()
+        silent: list[Principal] = []
+        for principal, result in zip(query.chain, results, strict=True):
+            reasons = _checked(principal, result)
+            if result.decision is cedarpy.Decision.Allow:
+                permits.update(reasons)
+            elif reasons:
+                forbids.update(reasons)
+            else:
+                silent.append(principal)
+        allowed = not forbids and not silent and bool(permits)
+        return _Round(allowed, frozenset(permits), frozenset(forbids), tuple(silent))
+
+    def _refusal(self, found: Slice, last: _Round) -> Answer:
+        absolute = any(not self.by_id[name].require for name in last.forbids)
+        if last.silent and not absolute:
+            who = ", ".join(map(str, last.silent))
+            return replace(
+                self._answer(found, False, "no_permit", ()), detail=f"no policy permits {who}"
+            )
+        return self._answer(found, False, "policy_denied", last.forbids)
+
+    def _answer(self, found: Slice, allow: bool, reason: str, ids: Iterable[str]) -> Answer:
+        wanted = frozenset(ids)
+        named = [statement for statement in found.statements if statement.id in wanted]
+        named.sort(key=lambda statement: bool(statement.require))
+        return Answer(
+            allow=allow,
+            reason=reason,
+            policies=tuple(statement.id for statement in named),
+            texts=tuple(statement.reason for statement in named if statement.reason),
+            reads=found.encoder.session,
+            digest=self.digest,
+        )
+
+    def _denied(self, query: Query, code: str, detail: str) -> Answer:
+        return Answer(
+            allow=False,
+            reason=code,
+            reads=self.reads(query.review.key),
+            detail=detail,
+            digest=self.digest,
+        )
+
+    def entities(self, query: Query) -> cedarpy.Entities:
+        """The entities of a query: its chain, its user and the resources of the snapshot.
+
+        Raises:
+            Refused: The chain has no user, the grant's user is not in it, or two principals share
+                an id.
+        """
+        key = (query.chain, query.grant.user)
+        held = self._entities.get(key)
+        if held is None:
+            _check_chain(query)
+            held = self._build(query.chain)
+            self._entities.put(key, held)
+        return held
+
+    def _build(self, chain: Iterable[Principal]) -> cedarpy.Entities:
+        everything = self._resources + principal_entities(dict.fromkeys(chain))
+        return cedarpy.Entities.from_json_str(json.dumps(everything), self.schema)
+
+    # -- building ---------------------------------------------------------------------------------
+
+    def _cut(self, known: Known, shapes: dict[str, Record]) -> tuple[tuple[Statement, ...], Record]:
+        chosen = sliced(self.statements, known)
+        read = Reads()
+        for statement in chosen:
+            read |= reads(statement.est)
+        shape = project(context(shapes[str(known.review.key)]), read)
+        if not isinstance(shape, Record):
+            raise TypeError("a context is a record")
+        return chosen, shape
+
+    def _digest(self, runtime: dict[str, Any]) -> str:
+        catalog: list[Any] = [
+            [known.tool.pin, sorted(known.review.impact), known.review.tenant]
+            for known in self.tools
+        ]
+        texts: list[Any] = [[source.name, source.text] for source in self.sources]
+        return digest([version("cedarpy"), texts, catalog, runtime])
+
+    def _self_test(self) -> None:
+        """Proves that the action groups of every tool work with these entities."""
+        probes = {
+            group: {
+                "effect": "permit",
+                "principal": {"op": "All"},
+                "action": {"op": "in", "entity": Uid("Action", group).json()},
+                "resource": {"op": "All"},
+                "conditions": [],
+            }
+            for group in GROUPS
+        }
+        policies = policy_set(probes)
+        entities = self._build([_PROBE])
+        found = list(self.slices.values())
+        requests = [
+            {k: v for k, v in request(one, _PROBE, "").items() if k != "context"} for one in found
+        ]
+        results = cedarpy.is_authorized_batch(requests, policies, entities)
+        for one, result in zip(found, results, strict=True):
+            if frozenset(result.diagnostics.reasons) != groups_of(one.known.review):
+                raise ConfigError(
+                    f"policy snapshot, {one.known.review.key}",
+                    "the action groups of the tool do not work in the engine",
+                    "install the cedarpy version that lictor names, and report this",
+                )
+
+
+def policy_set(ests: dict[str, Any]) -> cedarpy.PolicySet:
+    """Parses policies in JSON form under ids of our own, which Cedar then reports."""
+    document = {"staticPolicies": ests, "templates": {}, "templateLinks": []}
+    return cedarpy.PolicySet.from_json_str(json.dumps(document), release_gil=True)
+
+
+def request(found: Slice, principal: Principal, written: str) -> dict[str, Any]:
+    """One question, as Cedar takes it."""
+    return {
+        "principal": principal_uid(principal).json(),
+        "action": found.action,
+        "resource": found.resource,
+        "context": written,
+    }
+
+
+def _shapes(tools: Sequence[Known]) -> dict[str, Record]:
+    shapes: dict[str, Record] = {}
+    for known in tools:
+        name = str(known.review.key)
+        if name in shapes or known.tool.key != known.review.key:
+            raise ConfigError(
+                f"catalog {name}",
+                "the tool stands there twice, or its definition is another tool's",
+                "keep one entry per server/name",
+            )
+        shapes[name] = of_tool(known.tool, known.review)
+    return shapes
+
+
+def _slice(known: Known, statements: tuple[Statement, ...], shape: Record) -> Slice:
+    name = str(known.review.key)
+    return Slice(
+        known=known,
+        statements=statements,
+        policies=policy_set({statement.id: statement.est for statement in statements}),
+        encoder=Encoder(shape),
+        action=Uid("Action", name).json(),
+        resource=Uid("Tool", name).json(),
+    )
+
+
+def _same(mine: Review, theirs: Review) -> bool:
+    return mine is theirs or mine == theirs
+
+
+def _check_chain(query: Query) -> None:
+    users = [principal for principal in query.chain if principal.kind is Kind.USER]
+    if not users:
+        raise Refused("policy_error", "the chain holds no user; an autonomous task has its owner")
+    if query.grant.user is not None and query.grant.user not in users:
+        raise Refused("policy_error", "the grant's user is not in the chain")
+    if len(set(map(principal_uid, query.chain))) != len(set(query.chain)):
+        raise Refused("policy_error", "two principals of the chain share an id")
+
+
+def _checked(principal: Principal, result: cedarpy.AuthzResult) -> list[str]:
+    errors = result.diagnostics.errors
+    if errors or result.decision is cedarpy.Decision.NoDecision:
+        raise Refused("policy_error", f"{principal}: {'; '.join(errors) or 'no decision'}")
+    return result.diagnostics.reasons
