@@ -41,10 +41,8 @@ from lictor.telemetry_event import (
     Ids,
     cleaned,
     content,
-    pep_kind,
-    reason,
 )
-from lictor.telemetry_tally import LOCK, OTHER, Tally
+from lictor.telemetry_tally import LOCK, OTHER, Row, Tally
 
 if TYPE_CHECKING:
     from opentelemetry._logs import LoggerProvider
@@ -92,8 +90,8 @@ class Telemetry:
         self._tracer = trace.get_tracer("lictor", release, tracer_provider)
         self._traced = tracer_provider is not None
         self._logger = _logs.get_logger("lictor", release, logger_provider)
-        self._meters = _meters(meter_provider, release)
-        self._tally = self._meters.tally
+        meters = _meters(meter_provider, release)
+        self._tally, self._duration = meters.tally, meters.duration
         self._mode = mode.value
         self._describe = Describer(mode, placement)
         self._known = known_tools if callable(known_tools) else lambda: known_tools
@@ -103,8 +101,7 @@ class Telemetry:
 
     def current(self) -> Ids:
         """The trace a decision made here and now would belong to, for its record."""
-        parent = self._safely(_parent)
-        return self._safely(_ids, parent) or NO_IDS if parent is not None else NO_IDS
+        return self._safely(_ids, self._parent()) or NO_IDS
 
     def decided(self, event: Decided) -> Ids:
         """Emits a decision: count, span, log event, duration.
@@ -112,21 +109,33 @@ class Telemetry:
         Returns:
             Ids of the span, or of the host's span if none was made.
         """
-        self._safely(self._count, event)
-        parent = self._safely(_parent) or trace.INVALID_SPAN
-        severity = _severity(event)
-        traced = self._safely(self._tracing)
-        logged = self._safely(self._logs, names.EVENT_DECISION_MADE, severity)
-        span, where = parent, None
-        if traced or logged:
-            told = self._safely(self._describe.decision, event) or {}
-            if traced and told:
-                span = self._safely(self._span, event, told, parent) or parent
+        # Three steps, each guarded alone: a broken tracer must not take the log event with it.
+        span: Span = trace.INVALID_SPAN
+        told, row, where = None, None, None
+        try:
+            row = self._count(event)
+            span = parent = self._parent()
+            if self._tracing():
+                told = self._describe.decision(event)
+                span = self._span(event, told, parent)
                 where = trace.set_span_in_context(span, Context())
-            if logged and told:
-                self._safely(self._log_decision, event, severity, told, span)
-        self._safely(self._meters.time, event, self._mode, where)
-        return self._safely(_ids, span) or NO_IDS
+        except Exception:
+            self._tally.failed()
+        try:
+            severity = _severity(event)
+            if self._logger.enabled(severity_number=severity, event_name=names.EVENT_DECISION_MADE):
+                told = self._describe.decision(event) if told is None else told
+                self._log_decision(event, severity, told, span)
+        except Exception:
+            self._tally.failed()
+        try:
+            if row is not None:
+                seconds = max(0, event.ended_ns - event.started_ns) / 1e9
+                self._duration.record(seconds, row.timed, where)
+            return _ids(span)
+        except Exception:
+            self._tally.failed()
+            return NO_IDS
 
     def executed(self, event: Executed) -> None:
         """Emits how an allowed call ended, under the ids of its decision."""
@@ -146,11 +155,14 @@ class Telemetry:
             self._tally.failed()
             return None
 
-    def _count(self, event: Decided) -> None:
-        tool = UNREGISTERED
+    def _count(self, event: Decided) -> Row:
+        tool, decision = UNREGISTERED, event.decision
         if event.registered:
-            tool = self._safely(self._tally.label, event.decision.tool, self._known) or OTHER
-        self._tally.count(tool, event.decision, event.pep, self._mode)
+            tool = self._safely(self._tally.label, decision.tool, self._known) or OTHER
+        return self._tally.count(tool, decision, event.pep, self._mode, event.failure)
+
+    def _parent(self) -> Span:
+        return self._safely(_parent) or trace.INVALID_SPAN
 
     def _tracing(self) -> bool:
         """Whether a span is wanted: somebody has set up tracing and nobody suppresses it here."""
@@ -176,12 +188,10 @@ class Telemetry:
         self._safely(_enrich, parent, event.decision)
         return span
 
-    def _logs(self, name: str, severity: SeverityNumber) -> bool:
-        return self._logger.enabled(severity_number=severity, event_name=name)
-
     def _log_decision(
         self, event: Decided, severity: SeverityNumber, told: Attributes, span: Span
     ) -> None:
+        told.update(self._describe.evidence(event))
         if self._log_content and event.arguments is not None:
             told[names.GEN_AI_TOOL_CALL_ARGUMENTS] = content(event.arguments)
         self._emit(names.EVENT_DECISION_MADE, severity, told, span, event.ended_ns)
@@ -190,7 +200,7 @@ class Telemetry:
         good = event.outcome is Outcome.DONE or event.outcome is Outcome.SUSPENDED
         severity = SeverityNumber.INFO if good else SeverityNumber.WARN
         name = names.EVENT_EXECUTION_FINISHED
-        if self._logs(name, severity):
+        if self._logger.enabled(severity_number=severity, event_name=name):
             told = self._describe.execution(event)
             self._emit(name, severity, told, _remembered(event.ids), None)
 
@@ -247,7 +257,6 @@ class _Meters:
 
     def __init__(self, provider: MeterProvider | None, release: str) -> None:
         self.tally = Tally()
-        self._labels: dict[tuple[str, str, str, str], Attributes] = {}
         meter = metrics.get_meter("lictor", release, provider)
         meter.create_observable_counter(
             names.METRIC_DECISIONS, [self._decisions], names.METRIC_DECISIONS_UNIT
@@ -258,26 +267,14 @@ class _Meters:
         meter.create_observable_counter(
             names.METRIC_TELEMETRY_ERRORS, [self._errors], names.METRIC_TELEMETRY_ERRORS_UNIT
         )
-        self._duration = meter.create_histogram(
+        self.duration = meter.create_histogram(
             names.METRIC_DECISION_DURATION,
             names.METRIC_DECISION_DURATION_UNIT,
             explicit_bucket_boundaries_advisory=BUCKETS,
         )
 
-    def time(self, event: Decided, mode: str, where: Context | None) -> None:
-        error = reason(event.decision.reason) if event.failure else ""
-        key = (event.decision.verdict.value, pep_kind(event.pep), mode, error)
-        labels = self._labels.get(key)
-        if labels is None:
-            labels = {names.DECISION_VERDICT: key[0], names.PEP_KIND: key[1], names.MODE: mode}
-            if error:
-                labels[names.ERROR_TYPE] = error
-            self._labels[key] = labels
-        seconds = max(0, event.ended_ns - event.started_ns) / 1e9
-        self._duration.record(seconds, labels, where)
-
     def _decisions(self, _: CallbackOptions) -> Iterable[Observation]:
-        return [metrics.Observation(count, labels) for count, labels in self.tally.rows()]
+        return [metrics.Observation(row.count, row.labels) for row in self.tally.rows()]
 
     def _errors(self, _: CallbackOptions) -> Iterable[Observation]:
         return [metrics.Observation(self.tally.errors)]

@@ -12,15 +12,17 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from threading import RLock
-from typing import Final
+from typing import Final, TypeAlias
 
 from lictor import telemetry_names as names
-from lictor.model import Decision, Pep, ToolKey
+from lictor.model import Decision, Enforcement, Pep, ToolKey, Verdict
 from lictor.telemetry_event import Attributes, pep_kind, pep_side, reason, tool_names
 
 MAX_TOOLS: Final = 200
 """Tools with series of their own; the rest share `_other`."""
 OTHER: Final = ToolKey("_other", "_other")
+
+_Key: TypeAlias = tuple[ToolKey, Verdict, Enforcement, str, str, str, str, bool]
 
 LOCK: Final = RLock()
 # A fork while another thread counts must not leave the child with a lock nobody will release.
@@ -28,6 +30,23 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(
         before=LOCK.acquire, after_in_parent=LOCK.release, after_in_child=LOCK.release
     )
+
+
+class Row:
+    """One count.
+
+    Attributes:
+        count: Decisions so far.
+        labels: Of the count.
+        timed: Of their durations.
+    """
+
+    __slots__ = ("count", "labels", "timed")
+
+    def __init__(self, labels: Attributes, timed: Attributes) -> None:
+        self.count = 0
+        self.labels = labels
+        self.timed = timed
 
 
 class Tally:
@@ -41,7 +60,7 @@ class Tally:
     def __init__(self) -> None:
         self.errors = 0
         self.lost = 0
-        self._decisions: dict[tuple[ToolKey, str, str, str, str, str, str], int] = {}
+        self._rows: dict[_Key, Row] = {}
         self._tools: set[ToolKey] = set()
 
     def label(self, key: ToolKey, known: Callable[[], frozenset[str]]) -> ToolKey:
@@ -55,19 +74,48 @@ class Tally:
                     return key
         return OTHER
 
-    def count(self, tool: ToolKey, decision: Decision, pep: Pep, mode: str) -> None:
-        """Counts one decision."""
+    def count(self, tool: ToolKey, decision: Decision, pep: Pep, mode: str, failure: bool) -> Row:
+        """Counts one decision and returns its row."""
         key = (
             tool,
-            decision.verdict.value,
-            decision.enforcement.value,
-            reason(decision.reason),
-            pep_kind(pep),
-            pep_side(pep),
+            decision.verdict,
+            decision.enforcement,
+            decision.reason,
+            pep.kind,
+            pep.side,
             mode,
+            failure,
         )
+        row = self._rows.get(key) or self._row(key)
         with LOCK:
-            self._decisions[key] = self._decisions.get(key, 0) + 1
+            row.count += 1
+        return row
+
+    def _row(self, key: _Key) -> Row:
+        tool, verdict, enforcement, code, kind, side, mode, failure = key
+        code, kind, side = reason(code), pep_kind(kind), pep_side(side)
+        with LOCK:
+            closed = (tool, verdict, enforcement, code, kind, side, mode, failure)
+            row = self._rows.get(closed)
+            if row is None:
+                row = self._rows[closed] = Row(
+                    {
+                        **tool_names(tool),
+                        names.DECISION_VERDICT: verdict.value,
+                        names.DECISION_ENFORCEMENT: enforcement.value,
+                        names.DECISION_REASON: code,
+                        names.PEP_KIND: kind,
+                        names.PEP_SIDE: side,
+                        names.MODE: mode,
+                    },
+                    {
+                        names.DECISION_VERDICT: verdict.value,
+                        names.PEP_KIND: kind,
+                        names.MODE: mode,
+                        **({names.ERROR_TYPE: code} if failure else {}),
+                    },
+                )
+        return row
 
     def failed(self) -> None:
         """Counts a lost signal."""
@@ -79,22 +127,7 @@ class Tally:
         with LOCK:
             self.lost += 1
 
-    def rows(self) -> list[tuple[int, Attributes]]:
+    def rows(self) -> list[Row]:
         """Every count with its labels."""
         with LOCK:
-            counted = list(self._decisions.items())
-        return [(count, _labels(*key)) for key, count in counted]
-
-
-def _labels(
-    tool: ToolKey, verdict: str, enforcement: str, code: str, kind: str, side: str, mode: str
-) -> Attributes:
-    return {
-        **tool_names(tool),
-        names.DECISION_VERDICT: verdict,
-        names.DECISION_ENFORCEMENT: enforcement,
-        names.DECISION_REASON: code,
-        names.PEP_KIND: kind,
-        names.PEP_SIDE: side,
-        names.MODE: mode,
-    }
+            return list(self._rows.values())
