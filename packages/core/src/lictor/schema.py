@@ -97,34 +97,6 @@ class Validator:
     _engines: tuple[Any, Any]
     _explains: bool
 
-    @classmethod
-    def compile(cls, schema: Mapping[str, object]) -> Validator:
-        """Compiles the input schema of a tool.
-
-        Raises:
-            SchemaRefused: It is not a schema for named arguments, leads outside itself, or could
-                stall the gate. Names the place.
-        """
-        document = _document(schema)
-        dialect = _dialect(document)
-        walk = _Walk(document, draft7="draft-07" in str(schema.get("$schema", "")))
-        size = walk.expansion()
-        written = _engine(dialect, document)
-        walk.close()
-        if walk.unevaluated and size > MAX_EXPANSION:
-            raise SchemaRefused(
-                walk.unevaluated, "unevaluatedProperties in a schema that refers to itself"
-            )
-        declared = walk.arguments()
-        defaults = {name: each["default"] for name, each in declared.items() if "default" in each}
-        return cls(
-            defaults=MappingProxyType(defaults),
-            arguments=frozenset(declared),
-            required=frozenset(document.get("required", ())),
-            _engines=(_engine(dialect, document), written),
-            _explains=size <= MAX_EXPANSION,
-        )
-
     def check(self, view: Mapping[str, Json], encoded: bytes = b"") -> None:
         """Checks arguments.
 
@@ -142,6 +114,34 @@ class Validator:
             _explain(written, view)
             _explain(closed, view)
         raise InputInvalid("", "do not fit the tool's definition")
+
+
+def compile(schema: Mapping[str, object]) -> Validator:
+    """Compiles the input schema of a tool.
+
+    Raises:
+        SchemaRefused: It is not a schema for named arguments, leads outside itself, or could
+            stall the gate. Names the place.
+    """
+    document = _document(schema)
+    dialect = _dialect(document)
+    walk = _Walk(document, draft7="draft-07" in str(schema.get("$schema", "")))
+    size = walk.expansion()
+    written = _engine(dialect, document)
+    walk.close()
+    if walk.unevaluated and size > MAX_EXPANSION:
+        raise SchemaRefused(
+            walk.unevaluated, "unevaluatedProperties in a schema that refers to itself"
+        )
+    declared = walk.arguments()
+    defaults = {name: each["default"] for name, each in declared.items() if "default" in each}
+    return Validator(
+        defaults=MappingProxyType(defaults),
+        arguments=frozenset(declared),
+        required=frozenset(document.get("required", ())),
+        _engines=(_engine(dialect, document), written),
+        _explains=size <= MAX_EXPANSION,
+    )
 
 
 def _document(schema: Mapping[str, object]) -> dict[str, Any]:
