@@ -24,6 +24,7 @@ import cedarpy
 from lictor.errors import ConfigError
 from lictor.model import Kind, Principal, Review, ToolKey, digest
 from lictor.policy.encode import Encoder, Refused, refuse_escapes
+from lictor.policy.lint import Finding, findings
 from lictor.policy.memo import Memo
 from lictor.policy.schema import (
     GROUPS,
@@ -85,6 +86,7 @@ class CedarPolicy:
         sources: What it was built from.
         statements: All policies.
         slices: By tool.
+        findings: Warnings of the lint.
     """
 
     blocking = False
@@ -101,7 +103,9 @@ class CedarPolicy:
         self.statements = parse(sources)
         self.by_id = {statement.id: statement for statement in self.statements}
         shapes = _shapes(self.tools)
-        validate(self.statements, self.tools, full_contexts(self.tools, shapes), declared)
+        validate(self.statements, self.tools, full_contexts(self.tools, shapes))
+        self.findings = findings(self.statements, declared, self.tools)
+        _refuse_errors(self.findings)
         cuts = {known.review.key: self._cut(known, shapes) for known in self.tools}
         runtime = schema_json(self.tools, {str(key): cut[1] for key, cut in cuts.items()})
         self.schema = cedarpy.Schema.from_json_str(json.dumps(runtime), release_gil=True)
@@ -326,6 +330,15 @@ def request(found: Slice, principal: Principal, written: str) -> dict[str, Any]:
         "resource": found.resource,
         "context": written,
     }
+
+
+def _refuse_errors(found: Sequence[Finding]) -> None:
+    errors = [finding for finding in found if finding.level == "error"]
+    if errors:
+        first = errors[0]
+        more = f" (and {len(errors) - 1} more; lictor check)" if len(errors) > 1 else ""
+        problem = f"policy {first.policy!r}: {first.problem}{more}"
+        raise ConfigError(first.where, problem, first.mend)
 
 
 def _shapes(tools: Sequence[Known]) -> dict[str, Record]:

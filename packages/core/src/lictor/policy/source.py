@@ -27,7 +27,7 @@ Est: TypeAlias = Mapping[str, Any]
 """A policy or expression in Cedar's JSON form."""
 
 ANNOTATIONS: Final = ("id", "reason", "require", "description", "evidence")
-_ASK: Final = re.compile(r"confirm:user|(?:approval|four-eyes):[^\s:]+")
+ASK: Final = re.compile(r"confirm:user|(?:approval|four-eyes):[^\s:]+")
 _TOKEN: Final = re.compile(r'//[^\n]*|"(?:\\.|[^"\\])*"|;|\s+|[^\s;"/]+|.', re.DOTALL)
 
 
@@ -195,7 +195,7 @@ def _statement(name: str, number: int, line: int, text: str) -> Statement:
 
 
 def _check_require(where: str, est: Est, ask: str) -> None:
-    if not _ASK.fullmatch(ask):
+    if not ASK.fullmatch(ask):
         raise ConfigError(
             where,
             f"@require({ask!r}) is no ask",

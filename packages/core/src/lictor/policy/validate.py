@@ -19,7 +19,7 @@ import cedarpy
 from lictor.errors import ConfigError
 from lictor.policy.schema import GROUPS, NAMESPACE, schema_json
 from lictor.policy.shape import Shape
-from lictor.policy.source import Declared, Statement
+from lictor.policy.source import Statement
 from lictor.ports import Known
 
 _PREFIX: Final = re.compile(r"^for policy `policy\d+`, ")
@@ -32,7 +32,6 @@ def validate(
     statements: Sequence[Statement],
     tools: Sequence[Known],
     contexts: Mapping[str, Shape],
-    declared: Declared,
 ) -> None:
     """Validates policies.
 
