@@ -94,8 +94,7 @@ def _entries(member: Member, late: Mapping[str, str]) -> Sequence[Entry]:
 
 
 def _revision(sql: Statements, guard: RevisionIs) -> str | None:
-    row = sql.row(s.REVISION, {})
-    found = None if row is None else row[0]
+    (found,) = sql.rows(s.REVISION, {})[0]
     return None if found == guard.revision else str(found)
 
 
@@ -116,9 +115,9 @@ def _session(sql: Statements, guard: SessionIs) -> str | None:
 
 
 def _call(sql: Statements, guard: CallIsNew) -> str | None:
-    row = sql.row(s.CALL_GET, {"p_id": guard.call})
-    if row is not None and row[1] not in RESTARTABLE:
-        return str(row[1])
+    row = sql.row(s.CALL_STATE, {"p_id": guard.call})
+    if row is not None and row[0] not in RESTARTABLE:
+        return str(row[0])
     if not guard.repeat and sql.row(s.CALL_UNKNOWN, _same(guard, guard.digest)) is not None:
         return Outcome.UNKNOWN.value
     return None
@@ -213,7 +212,7 @@ def _start(sql: Statements, chain: Chain, write: StartCall, *, repeat: bool) -> 
         "spend": write.spend,
         "stream": chain.stream,
     }
-    if sql.row(s.CALL_GET, {"p_id": call.id}) is None:
+    if sql.row(s.CALL_STATE, {"p_id": call.id}) is None:
         sql.run(s.CALL_ADD, {**row, "state": "started", "repeated": ""})
     elif not sql.run(s.CALL_AGAIN, {f"p_{name}": value for name, value in row.items()}):
         raise StoreError(f"call {call.id} was started before", "guard StartCall with CallIsNew")
@@ -228,8 +227,8 @@ def settle(sql: Statements, write: SettleCall) -> str | None:
     if outcome not in _OUTCOMES:
         raise StoreError(f"unknown outcome {outcome!r}", "use a member of lictor.model.Outcome")
     if not sql.run(s.CALL_SETTLE, {"p_id": write.call, "p_outcome": outcome}):
-        row = sql.row(s.CALL_GET, {"p_id": write.call})
-        return ABSENT if row is None else str(row[1])
+        row = sql.row(s.CALL_STATE, {"p_id": write.call})
+        return ABSENT if row is None else str(row[0])
     if outcome == Outcome.NOT_STARTED.value:
         _give_back(sql, write.call)
     return None
@@ -245,26 +244,23 @@ def _give_back(sql: Statements, call: str) -> None:
 
 def _grow(sql: Statements, write: GrowSession) -> None:
     where = {"p_tenant": write.tenant, "p_conversation": write.conversation}
+    moved = int(bool(write.calls or write.effects or write.spent))
+    counts = {"calls": write.calls, "effects": write.effects, "spent": write.spent}
+    if not (write.labels or write.sources):
+        more: dict[str, object] = {f"p_{name}": value for name, value in counts.items()}
+        if moved and sql.run(s.SESSION_COUNT, {**where, **more}):
+            return
     row = sql.row(s.SESSION_GET, where)
-    known = (0, 0, "[]", "[]", 0, 0, 0) if row is None else tuple(row[2:])
-    version, growth, labels, sources, calls, effects, spent = known
-    more_labels, more_sources = _union(labels, write.labels), _union(sources, write.sources)
-    moved = bool(write.calls or write.effects or write.spent)
-    grown = (more_labels, more_sources) != (labels, sources)
-    new = {
-        "version": version + moved,
-        "growth": growth + grown,
-        "labels": more_labels,
-        "sources": more_sources,
-        "calls": calls + write.calls,
-        "effects": effects + write.effects,
-        "spent": spent + write.spent,
-    }
+    old_labels, old_sources, growth = ("[]", "[]", 0) if row is None else (row[4], row[5], row[3])
+    labels, sources = _union(old_labels, write.labels), _union(old_sources, write.sources)
+    grown = int((labels, sources) != (old_labels, old_sources))
+    sets = {"growth": growth + grown, "labels": labels, "sources": sources}
     if row is None:
         key = {"tenant": write.tenant, "conversation": write.conversation}
-        sql.run(s.SESSION_ADD, {**key, **new})
+        sql.run(s.SESSION_ADD, {**key, **sets, **counts, "version": moved})
     elif moved or grown:
-        sql.run(s.SESSION_SET, {**where, **{f"p_{name}": value for name, value in new.items()}})
+        more = {f"p_{name}": value for name, value in (sets | counts).items()}
+        sql.run(s.SESSION_GROW, {**where, **more, "p_moved": moved})
 
 
 def _union(stored: str, more: frozenset[str]) -> str:

@@ -79,6 +79,7 @@ CALL_UNKNOWN: Final = select(CALL.c.id).where(
     CALL.c.state == _sql("'unknown'"),
     CALL.c.repeated == _sql("''"),
 )
+CALL_STATE: Final = select(CALL.c.state).where(CALL.c.id == _b("p_id"))
 CALL_ADD: Final = insert(CALL)
 CALL_AGAIN: Final = (
     update(CALL)
@@ -132,16 +133,26 @@ SESSION_MOVES: Final = select(SESSION.c.version, SESSION.c.growth).where(
     SESSION.c.tenant == _b("p_tenant"), SESSION.c.conversation == _b("p_conversation")
 )
 SESSION_ADD: Final = insert(SESSION)
-SESSION_SET: Final = (
+_MORE: Final = {
+    "calls": SESSION.c.calls + _b("p_calls"),
+    "effects": SESSION.c.effects + _b("p_effects"),
+    "spent": SESSION.c.spent + _b("p_spent"),
+}
+_OF_SESSION: Final = (
+    SESSION.c.tenant == _b("p_tenant"),
+    SESSION.c.conversation == _b("p_conversation"),
+)
+SESSION_COUNT: Final = (
+    update(SESSION).values(version=SESSION.c.version + _sql("1"), **_MORE).where(*_OF_SESSION)
+)
+SESSION_GROW: Final = (
     update(SESSION)
     .values(
-        version=_b("p_version"),
+        version=SESSION.c.version + _b("p_moved"),
         growth=_b("p_growth"),
         labels=_b("p_labels"),
         sources=_b("p_sources"),
-        calls=_b("p_calls"),
-        effects=_b("p_effects"),
-        spent=_b("p_spent"),
+        **_MORE,
     )
-    .where(SESSION.c.tenant == _b("p_tenant"), SESSION.c.conversation == _b("p_conversation"))
+    .where(*_OF_SESSION)
 )

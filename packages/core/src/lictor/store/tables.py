@@ -78,7 +78,6 @@ RECORD: Final = Table(
 )
 """The journal. `hash` chains `body` to the record before it in the stream."""
 
-Index("record_at", RECORD.c.at)
 Index(
     "record_call",
     RECORD.c.call,

@@ -26,7 +26,7 @@ from typing import Final, TypeVar
 
 from lictor.errors import StoreError
 from lictor.model import Json, ulid
-from lictor.ports import Clock, Committed, Entry, Head, SettleCall, StartCall
+from lictor.ports import Clock, Committed, Entry, Head, RevisionIs, SettleCall, StartCall
 from lictor.store import files
 from lictor.store import statements as s
 from lictor.store.chain import Chain
@@ -183,7 +183,10 @@ class Writer:
 
     def _apply(self, sql: Statements, member: Member) -> Committed:
         try:
-            return apply(sql, self._chain, member)
+            result = apply(sql, self._chain, member)
+            if isinstance(result.moved, RevisionIs):
+                self.revision = int(result.detail)
+            return result
         except sqlite3.DatabaseError as error:
             if isinstance(error, sqlite3.OperationalError) or type(error) is sqlite3.DatabaseError:
                 raise
@@ -206,7 +209,6 @@ class Writer:
                     before = self._resolve(sql, self._doubt)
                 result = work(sql)
                 self._touch(sql)
-                self.revision = self._revision(sql)
         except CommitLost as error:
             if not self._committed(before, started):
                 raise files.explain(error.__cause__ or error, self._database.path) from error
@@ -227,11 +229,13 @@ class Writer:
             )
         chain.batch += 1
 
-    def _revision(self, sql: Statements) -> int:
+    def _look_around(self, sql: Statements) -> None:
+        """What others did: the revocation head, and the calls of those who died."""
         row = sql.row(s.REVISION, {})
         if row is None:
             raise StoreError(f"{self._database.path}: has no meta row", "restore a backup")
-        return int(row[0])
+        self.revision = int(row[0])
+        recover(sql, self._chain, self._now())
 
     # -- when a commit's end is not known
 
@@ -290,7 +294,7 @@ class Writer:
         probing = self._failed is not None
         try:
             if self._begun:
-                self._write(lambda sql: recover(sql, self._chain, self._now()), durable=probing)
+                self._write(self._look_around, durable=probing)
             else:
                 self.begin()
         except Exception as error:
@@ -335,7 +339,7 @@ class Writer:
             },
         )
         sql.run(s.RECORD_ADD, chain.seal(Entry("stream", now, {**who}, code="opened")))
-        recover(sql, chain, now)
+        self._look_around(sql)
 
     def _finish(self) -> None:
         if self._begun and self._failed is None:
