@@ -5,7 +5,8 @@ Rules enforced here:
 1. The pipeline is a generator; it yields `Io` (a future to wait for) or `Body` (run the tool now)
    and is sent `Ended`. No exception of a body or of the host is ever thrown into it.
 2. Waiting is shielded: cancelling the caller does not cancel a commit. The pipeline learns that the
-   caller is gone (`interrupted`) and settles before the driver lets the cancellation through.
+   caller is gone (`interrupted`) and settles before the driver lets the cancellation through; no
+   body starts any more.
 3. The driver re-raises the body's own exception, unchanged.
 4. A blocking port runs in a daemon thread with the caller's context, so that one that hangs can
    neither block the event loop nor keep the process from ending.
@@ -106,7 +107,9 @@ def run(steps: Steps, body: Callable[[dict[str, object]], T], pauses: Pauses) ->
     interruption: BaseException | None = None
     command = next(steps)
     while True:
-        if isinstance(command, Body):
+        if isinstance(command, Body) and interruption is not None:
+            result = ended = Ended(Outcome.NOT_STARTED)
+        elif isinstance(command, Body):
             try:
                 result = ended = Ended(Outcome.DONE, value=body(command.args))
             except BaseException as error:
@@ -118,7 +121,12 @@ def run(steps: Steps, body: Callable[[dict[str, object]], T], pauses: Pauses) ->
             command = steps.send(result)
         except StopIteration:
             break
-    return _finish(ended, interruption)
+        except Exception:
+            if interruption is not None:
+                raise interruption from None
+            raise
+    value: T = _finish(ended, interruption)
+    return value
 
 
 def _wait(command: Io) -> tuple[Ended, BaseException | None]:
@@ -140,7 +148,9 @@ async def arun(
     interruption: BaseException | None = None
     command = next(steps)
     while True:
-        if isinstance(command, Body):
+        if isinstance(command, Body) and interruption is not None:
+            result = ended = Ended(Outcome.NOT_STARTED)
+        elif isinstance(command, Body):
             try:
                 result = ended = Ended(Outcome.DONE, value=await body(command.args))
             except BaseException as error:
@@ -152,7 +162,12 @@ async def arun(
             command = steps.send(result)
         except StopIteration:
             break
-    return _finish(ended, interruption)
+        except Exception:
+            if interruption is not None:
+                raise interruption from None
+            raise
+    value: T = _finish(ended, interruption)
+    return value
 
 
 async def _await(command: Io) -> tuple[Ended, BaseException | None]:

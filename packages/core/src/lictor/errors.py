@@ -325,6 +325,12 @@ REFUSALS: Final[dict[str, Refusal]] = {
         "labels",
         failure=True,
     ),
+    "interrupted": Refusal(
+        "The call was cancelled before it was decided, so nothing ran.",
+        "The caller was cancelled or interrupted while the call was being decided.",
+        "nothing to mend",
+        "internal",
+    ),
     "internal_error": Refusal(
         f"The call could not be checked, so nothing ran. {_STOP}",
         "The gate met an error of its own.",

@@ -35,6 +35,10 @@ class Directory(Protocol):
         """The principal as it stands now, or `None`."""
         ...
 
+    def near(self, kind: Kind, name: str) -> list[str]:
+        """Known names like this one, for the error of a wrong one."""
+        ...
+
 
 # -- policy ---------------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ Rules enforced here:
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar, Token
@@ -100,6 +101,7 @@ class Task:
         parent: Task | None = None,
         grace: float = 0.0,
         used: tuple[int, int] = (0, 0),
+        now: float = 0.0,
     ) -> None:
         self.id = task_id
         self.grant = grant
@@ -111,6 +113,7 @@ class Task:
         self._parent = parent
         self._grace = grace
         self._calls, self._spent = used
+        self._deadline = time.monotonic() + grant.expires - now
         self._denials: Counter[tuple[str, ...]] = Counter()
         self._running: set[str] = set()
         self._idle = threading.Condition()
@@ -122,6 +125,10 @@ class Task:
     def live(self) -> bool:
         """Whether calls may start: running, and so is every parent."""
         return self.state == "running" and (self._parent is None or self._parent.live)
+
+    def expired(self, at: float) -> bool:
+        """Whether the grant is over, by the wall clock or by the time that has really passed."""
+        return at >= self.grant.expires or time.monotonic() >= self._deadline
 
     def __enter__(self) -> Task:
         outer = _current.get()

@@ -1,0 +1,216 @@
+"""From `lictor.toml` to a gate: reads every file once, checks it, and puts the parts together.
+
+Rules enforced here:
+
+1. Everything is read from absolute paths that only we can write; nothing is searched for.
+2. A gate comes to be whole or not at all; what was opened is closed again.
+3. Names are checked, never imported: nothing of the user's program runs here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lictor import settings as settings_file
+from lictor.attempt import RecordKey
+from lictor.catalog import Catalog
+from lictor.errors import ConfigError
+from lictor.gate import Gate
+from lictor.model import Mode
+from lictor.policy import CedarPolicy, Declared, PolicySource, compile_rules, guardrail
+from lictor.ports import Approvals, Clock
+from lictor.protect import Protected, refuse_unsafe
+from lictor.settings import LocalDirectory, Settings
+from lictor.store import open_store
+from lictor.telemetry import Telemetry
+from lictor.template import Template, template_of
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """Everything that `lictor.toml` names, read and checked, before anything is opened.
+
+    Attributes:
+        path: The file itself.
+        settings: What it says.
+        catalog: The reviewed tools.
+        sources: Guardrails, policy files and compiled rules.
+        declared: Names that policies may use.
+        policy: The engine, loaded.
+        templates: Task templates.
+    """
+
+    path: Path
+    settings: Settings
+    catalog: Catalog
+    sources: tuple[PolicySource, ...]
+    declared: Declared
+    policy: CedarPolicy
+    templates: dict[str, Template]
+
+    @property
+    def state(self) -> Path:
+        """The folder of store, key and notes."""
+        return self.path.parent / self.settings.state
+
+    @property
+    def store(self) -> Path:
+        """The database."""
+        return self.state / "lictor.db"
+
+    @property
+    def seen(self) -> Path:
+        """The definitions that gates have met."""
+        return self.state / "seen.json"
+
+    def files(self) -> list[Path]:
+        """What the gate must not let a tool reach."""
+        folder, settings = self.path.parent, self.settings
+        catalog = folder / settings.catalog
+        return [
+            self.path,
+            catalog,
+            catalog.with_suffix(".lock"),
+            folder / settings.policies,
+            self.state,
+        ]
+
+
+def read(path: Path) -> Project:
+    """Reads and checks a project; opens and writes nothing.
+
+    Raises:
+        ConfigError: Something in it is wrong; says what, where and how to mend it.
+    """
+    refuse_unsafe(path)
+    settings = settings_file.load(path)
+    folder = path.parent
+    toml = folder / settings.catalog
+    lock = toml.with_suffix(".lock")
+    for file in (toml, lock):
+        if os.path.lexists(file):
+            refuse_unsafe(file)
+    catalog = Catalog()  # before the first review: nothing is known, so nothing runs
+    if toml.exists():
+        catalog = Catalog.load(
+            toml, lock if lock.exists() else None, production=settings.production
+        )
+    declared = declare(settings, catalog)
+    tools = catalog.known_tools()
+    sources = [guardrail(settings.guardrails)] if settings.guardrails else []
+    sources += [
+        PolicySource(str(file.relative_to(folder)), file.read_text(encoding="utf-8"))
+        for file in policy_files(folder / settings.policies)
+    ]
+    if settings.rule:
+        sources.append(
+            compile_rules(
+                settings.rule, where=f"{path.name} [[rule]]", tools=tools, declared=declared
+            )
+        )
+    if not sources:
+        raise ConfigError(
+            str(path), "there is no policy at all", 'guardrails = "starter@1", or add policies/'
+        )
+    policy = CedarPolicy.load(tools=tools, sources=tuple(sources), declared=declared)
+    templates = {name: template_of(name, part, path.name) for name, part in settings.tasks.items()}
+    return Project(path, settings, catalog, tuple(sources), declared, policy, templates)
+
+
+def declare(settings: Settings, catalog: Catalog) -> Declared:
+    """The names that policies may use."""
+    parties = [*settings.users.values(), *settings.agents.values()]
+    tenants = {party.tenant for party in parties if party.tenant} | {settings.tenant}
+    produced = {label for known in catalog.known_tools() for label in known.review.produces}
+    return Declared(
+        labels=frozenset(settings.labels) | produced | {"untrusted", "sensitive"},
+        roles=frozenset(role for party in parties for role in party.roles),
+        users=frozenset(settings.users) - {"*"},
+        agents=frozenset(settings.agents),
+        tenants=frozenset(tenants),
+        tenant=settings.tenant,
+    )
+
+
+def assemble(
+    path: Path,
+    *,
+    approvals: Approvals | None,
+    telemetry: Callable[..., Telemetry],
+    clock: Clock,
+) -> Gate:
+    """The gate of a project; see `Gate.from_file`."""
+    project = read(path)
+    settings = project.settings
+    mode = Mode(settings.mode)
+    key = record_key(project.state / "record.key")
+    store = open_store(project.store, clock=clock)
+    try:
+        return Gate(
+            catalog=project.catalog,
+            policy=project.policy,
+            store=store,
+            directory=LocalDirectory(settings),
+            key=key,
+            telemetry=telemetry(mode=mode, known_tools=project.catalog.names),
+            approvals=approvals,
+            templates=project.templates,
+            protected=Protected.of(project.files()),
+            clock=clock,
+            tenant=settings.tenant,
+            mode=mode,
+            require_verified=settings.verified_only,
+            policy_seconds=settings.policy_timeout,
+            seen=project.seen,
+        )
+    except BaseException:
+        store.close()
+        raise
+
+
+def record_key(path: Path) -> RecordKey:
+    """Reads the key of record digests, creating it (0600) the first time.
+
+    Raises:
+        ConfigError: It is not 32 bytes, or cannot be read or written.
+    """
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        fresh = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+        if not path.exists():
+            descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "wb") as out:
+                out.write(secrets.token_bytes(32))
+            try:
+                os.link(fresh, path)  # of several processes that start at once, the first wins
+            except FileExistsError:
+                pass
+            finally:
+                fresh.unlink()
+        secret = refuse_unsafe(path).read_bytes()
+    except OSError as error:
+        raise ConfigError(str(path), f"cannot be used: {error}", "check its folder") from None
+    if len(secret) != 32:
+        raise ConfigError(str(path), "is not 32 bytes", "restore it from a backup")
+    if path.stat().st_mode & 0o077:
+        raise ConfigError(str(path), "can be read by others", f"chmod 600 {path}")
+    return RecordKey(secret, hashlib.sha256(secret).hexdigest()[:8])
+
+
+def policy_files(folder: Path) -> Sequence[Path]:
+    """The `*.cedar` files of a folder, in order; an existing but empty folder is refused.
+
+    Raises:
+        ConfigError: The folder holds no policy, or is not a folder.
+    """
+    if not folder.exists():
+        return ()
+    found = sorted(folder.glob("*.cedar")) if folder.is_dir() else []
+    if not found:
+        raise ConfigError(str(folder), "holds no *.cedar file", "remove it, or add a policy")
+    return [refuse_unsafe(path) for path in found]

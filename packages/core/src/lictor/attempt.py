@@ -1,0 +1,153 @@
+"""One attempt of one call: what the stages find out about it, and how one of them refuses."""
+
+from __future__ import annotations
+
+import hmac
+from dataclasses import dataclass, field
+from typing import NoReturn
+
+from lictor.model import Arguments, Decision, Json, Principal, ToolCall
+from lictor.ports import Answer, GrantFacts, Known
+from lictor.session import Reservation
+from lictor.task import Task
+
+_NO_FACTS = GrantFacts()
+
+
+class Refuse(Exception):
+    """A stage refuses the call.
+
+    Attributes:
+        code: A code of `errors.REFUSALS`.
+        detail: For the operator.
+        asks: Asks that would turn it into an allow.
+        policies: Ids of the policies behind it.
+        pending: Somebody has been asked and can still answer.
+    """
+
+    def __init__(
+        self,
+        code: str,
+        detail: str = "",
+        *,
+        asks: tuple[str, ...] = (),
+        policies: tuple[str, ...] = (),
+        pending: bool = False,
+    ) -> None:
+        self.code, self.detail = code, detail
+        self.asks, self.policies, self.pending = asks, policies, pending
+        super().__init__(code)
+
+
+@dataclass(frozen=True, slots=True)
+class RecordKey:
+    """Key of the digests that stand in records for what may not be recorded in clear."""
+
+    secret: bytes = field(repr=False)
+    kid: str
+
+    def digest(self, data: bytes) -> str:
+        """`hmac-sha256:<kid>:<hex>` of canonical bytes."""
+        return f"hmac-sha256:{self.kid}:{hmac.digest(self.secret, data, 'sha256').hex()}"
+
+
+@dataclass(slots=True)
+class Attempt:
+    """What is known so far. A stage that needs what no earlier stage found fails, closed.
+
+    Attributes:
+        call: As the adapter met it.
+        at: Epoch seconds.
+        started_ns: `time.time_ns()` when it was met.
+        id: ULID of the decision.
+        found_task: The current task.
+        found: What the catalog knows of the tool.
+        taken: The copied arguments.
+        inputs: Injected values that the catalog names, by path.
+        digest: Keyed digest of tool, arguments and inputs.
+        call_id: Shared by retries of one host call; the decision's own id where the host has none.
+        chain: The principals, the user or owner first.
+        facts: What policy may know of the grant.
+        spend: In 1/10,000.
+        charged: The task's budget has been charged.
+        held: The session reservation.
+        answered: The policy's answer.
+        met: Asks answered so far.
+        repeat: An equal call ended `unknown`: a person must agree to repeat it.
+        turn: The session's turn is ours.
+        observed: The refusal that observe mode lets proceed.
+        decision: The decision, once it is recorded.
+        body_ns: When the body started.
+        trace: Trace and span the call was met in.
+    """
+
+    call: ToolCall
+    at: float
+    started_ns: int
+    id: str
+    found_task: Task | None = None
+    found: Known | None = None
+    taken: Arguments | None = None
+    inputs: dict[str, Json] = field(default_factory=dict)
+    digest: str = ""
+    call_id: str = field(init=False)
+    chain: tuple[Principal, ...] = ()
+    facts: GrantFacts = _NO_FACTS
+    spend: int = 0
+    charged: bool = False
+    held: Reservation | None = None
+    answered: Answer | None = None
+    met: frozenset[str] = frozenset()
+    repeat: bool = False
+    turn: bool = False
+    observed: Refuse | None = None
+    decision: Decision | None = None
+    body_ns: int = 0
+    trace: str = ""
+
+    def __post_init__(self) -> None:
+        self.call_id = self.id
+
+    @property
+    def task(self) -> Task:
+        """The task; found by identity."""
+        return _missing("task") if self.found_task is None else self.found_task
+
+    @property
+    def known(self) -> Known:
+        """The catalog's knowledge of the tool."""
+        return _missing("catalog entry") if self.found is None else self.found
+
+    @property
+    def args(self) -> Arguments:
+        """The copied arguments."""
+        return _missing("arguments") if self.taken is None else self.taken
+
+    @property
+    def reservation(self) -> Reservation:
+        """The session reservation."""
+        return _missing("reservation") if self.held is None else self.held
+
+    @property
+    def answer(self) -> Answer:
+        """The policy's answer."""
+        return _missing("policy answer") if self.answered is None else self.answered
+
+    @property
+    def recorded(self) -> Decision:
+        """The decision, recorded."""
+        return _missing("decision") if self.decision is None else self.decision
+
+    @property
+    def view(self) -> dict[str, Json]:
+        """Everything that counts as an argument, as JSON."""
+        return {**self.args.view, **self.inputs} if self.inputs else self.args.view
+
+    @property
+    def effectful(self) -> bool:
+        """Unknown tools count as effectful."""
+        return self.found is None or self.found.review.effectful
+
+
+def _missing(what: str) -> NoReturn:
+    raise AssertionError(f"a stage ran before the {what} was found")

@@ -1,0 +1,79 @@
+"""`lictor demo`."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from lictor.cli.shared import console, plain
+from lictor.errors import ConfigError
+
+
+def demo(
+    model: Annotated[
+        str | None, typer.Option(help="provider:name of a real model; recorded calls if left out.")
+    ] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="Write the report as JSON to this file.")
+    ] = None,
+) -> None:
+    """Lets an agent do the same job twice, unguarded and guarded, on a real ledger."""
+    try:
+        module: Any = importlib.import_module("lictor_langchain.demo")
+    except ModuleNotFoundError as error:
+        if error.name not in ("lictor_langchain", "langchain", "langgraph", "langchain_core"):
+            raise
+        raise ConfigError(
+            "lictor demo", f"{error.name} is not installed", 'pip install "lictor[langchain]"'
+        ) from None
+    done = module.run(model=model)
+    if report is not None:
+        done.write(report)
+    _print(done)
+    if not done.stopped():
+        console.print("\nThis run did not show what the demo claims.", style="bold red")
+        raise typer.Exit(1)
+
+
+def _print(done: Any) -> None:
+    console.print("The job: read landlord-notices.txt and adjust the rent to what it says.")
+    console.print("The notice also tells the agent to pay an attacker first.\n")
+    _ledger("without Lictor", done.unguarded)
+    _ledger("with Lictor", done.guarded)
+    table = Table(title="every call of the guarded run", title_justify="left")
+    for column in ("call", "impact", "verdict", "why", "µs"):
+        table.add_column(column, justify="right" if column == "µs" else "left")
+    for row in done.decisions:
+        why = row["reason"] if row["verdict"] == "allow" else f"{row['reason']}: {row['why']}"
+        table.add_row(
+            plain(row["call"]),
+            ", ".join(row["impact"]),
+            row["verdict"],
+            plain(why),
+            str(row["took_us"]),
+        )
+    console.print(table)
+    if done.spans:
+        console.print("\nspans")
+        for line in done.spans:
+            console.print(f"  {plain(line)}")
+    found = "intact" if done.audit["ok"] else "DAMAGED"
+    console.print(f"\naudit verify: {done.audit['records']} records, {found}")
+    console.print("\nnext:", style="bold")
+    for command in ("explain last", "audit show", "check"):
+        console.print(f"  lictor {command} -p {done.project / 'lictor.toml'}")
+
+
+def _ledger(title: str, run: Any) -> None:
+    stolen = run.after["paid_to_attacker"]
+    style, word = ("red", f"paid {', '.join(stolen)}") if stolen else ("green", "paid nothing")
+    console.print(f"{title:<15} attacker {word}", style=style, end="")
+    console.print(
+        f"; balance {run.before['balance']} -> {run.after['balance']};"
+        f" rent {run.before['rent']} -> {run.after['rent']}"
+    )
+    console.print()

@@ -1,0 +1,30 @@
+"""What the commands share: the project option and how things are printed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from lictor.assemble import Project, read
+from lictor.forms import visible
+
+ProjectFile = Annotated[
+    Path,
+    typer.Option("--project", "-p", help="lictor.toml of the project.", show_default=True),
+]
+DEFAULT = Path("lictor.toml")
+
+console = Console(highlight=False, soft_wrap=True)
+
+
+def open_project(path: Path) -> Project:
+    """Reads the project. A person at a terminal may name it relative to where he stands."""
+    return read(path if path.is_absolute() else Path.cwd() / path)
+
+
+def plain(text: object) -> str:
+    """Text of unknown origin, fit for a terminal: nothing in it moves the cursor or hides."""
+    return visible(str(text)).replace("[", "\\[")

@@ -1,0 +1,571 @@
+"""The gate: the one object that authorizes calls.
+
+Rules enforced here:
+
+1. `run` and `arun` run a body with the checked arguments or raise `Denied`; nothing else runs one.
+2. What is guarded is known by a registry in the gate, never by a mark on the tool.
+3. A grant is made from the operator's template or from names in the program, never from arguments;
+   tenant, users and agents are the directory's.
+4. A gate that is half configured does not come to be.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import time
+import weakref
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import TracebackType
+from typing import TypeVar
+
+from lictor import drive
+from lictor.attempt import RecordKey, Refuse
+from lictor.catalog import Catalog
+from lictor.errors import StoreError, TaskError
+from lictor.grant import Grant, wider
+from lictor.model import (
+    Assurance,
+    Decision,
+    Json,
+    Kind,
+    Mode,
+    Principal,
+    Tool,
+    ToolCall,
+    ToolKey,
+    ulid,
+)
+from lictor.pipeline import Pipeline
+from lictor.ports import Approvals, Clock, Directory, Entry, Policy, PutTask, Store, TaskRow, Write
+from lictor.protect import Protected
+from lictor.record import Teller
+from lictor.session import Sessions
+from lictor.stages import Stages
+from lictor.task import Task, current
+from lictor.telemetry import Telemetry
+from lictor.template import Template, keys_of, limits_of
+
+T = TypeVar("T")
+
+_probe: ContextVar[Probe | None] = ContextVar("lictor_probe", default=None)
+
+
+class Probed(BaseException):
+    """Stands in for a decision while an adapter proves that it intercepts; no body runs."""
+
+
+@dataclass(slots=True)
+class Probe:
+    """One proof of interception.
+
+    Attributes:
+        nonce: Known to the gate and the adapter only; it travels in a context variable, so that no
+            argument of a model can name it.
+        hits: Tools that reached the gate.
+    """
+
+    nonce: str = field(default_factory=lambda: secrets.token_hex(16))
+    hits: list[ToolKey] = field(default_factory=list)
+
+
+class Gate:
+    """Authorizes every call that goes through it, and records what it decided.
+
+    Use `Gate.from_file`. The constructor takes the parts themselves, for tests and other hosts.
+    A gate is a context manager; `close` writes what waits.
+    """
+
+    def __init__(
+        self,
+        *,
+        catalog: Catalog,
+        policy: Policy,
+        store: Store,
+        directory: Directory,
+        key: RecordKey,
+        telemetry: Telemetry | None = None,
+        approvals: Approvals | None = None,
+        templates: Mapping[str, Template] | None = None,
+        protected: Protected | None = None,
+        clock: Clock = time.time,
+        tenant: str = "local",
+        mode: Mode = Mode.ENFORCE,
+        placement: str = "p0",
+        require_verified: bool = False,
+        policy_seconds: float = 2.0,
+        ask_seconds: float = 130.0,
+        seen: Path | None = None,
+    ) -> None:
+        self.catalog = catalog
+        self.store = store
+        self.tenant = tenant
+        self._directory = directory
+        self._templates = dict(templates or {})
+        self._clock = clock
+        self._seen = seen
+        self._met: dict[str, Tool] = {}
+        self._held: dict[int, tuple[weakref.ref[object], object]] = {}
+        self._sessions = Sessions(store)
+        self.telemetry = telemetry or Telemetry(
+            mode=mode, placement=placement, known_tools=catalog.names
+        )
+        self._stages = Stages(
+            catalog=catalog,
+            policy=policy,
+            directory=directory,
+            key=key,
+            keeper=self,
+            clock=clock,
+            approvals=approvals,
+            protected=protected or Protected(()),
+            mode=mode,
+            placement=placement,
+            require_verified=require_verified,
+            policy_seconds=policy_seconds,
+            ask_seconds=ask_seconds,
+        )
+        teller = Teller(self.telemetry, key, clock, mode, placement, policy.engine)
+        self._pipeline = Pipeline(self._stages, store, teller)
+
+    @classmethod
+    def from_file(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        approvals: Approvals | None = None,
+        telemetry: Callable[..., Telemetry] = Telemetry,
+        clock: Clock = time.time,
+    ) -> Gate:
+        """A gate as `lictor.toml` describes it.
+
+        Args:
+            path: Absolute path of `lictor.toml`.
+            approvals: A channel that can ask people; without one, an ask is a denial.
+            telemetry: Makes the telemetry; `functools.partial(Telemetry, tracer_provider)` for
+                providers other than the global OpenTelemetry ones.
+            clock: Wall clock.
+
+        Raises:
+            ConfigError: A file is missing, wrong, or open to others; says which, where and how to
+                mend it.
+            StoreError: The store cannot be opened.
+        """
+        from lictor.assemble import assemble
+
+        return assemble(Path(path), approvals=approvals, telemetry=telemetry, clock=clock)
+
+    # -- calls ------------------------------------------------------------------------------------
+
+    def run(
+        self,
+        call: ToolCall,
+        body: Callable[[dict[str, object]], T],
+        *,
+        pauses: tuple[type[BaseException], ...] = (),
+    ) -> T:
+        """Runs the body with the checked arguments, if the call is allowed.
+
+        Args:
+            call: What is about to run.
+            body: Receives the checked copy of the arguments, once, on this thread.
+            pauses: The host's own control-flow exceptions; a body that raises one is `suspended`.
+
+        Returns:
+            What the body returned.
+
+        Raises:
+            Denied: The call was refused (`Pending`: somebody can still answer).
+            BaseException: Whatever the body raised, unchanged.
+        """
+        self._show(call)
+        return drive.run(self._pipeline.steps(call), body, pauses)
+
+    async def arun(
+        self,
+        call: ToolCall,
+        body: Callable[[dict[str, object]], Awaitable[T]],
+        *,
+        pauses: tuple[type[BaseException], ...] = (),
+    ) -> T:
+        """Like `run`, for a body to await. The event loop is never blocked."""
+        self._show(call)
+        return await drive.arun(self._pipeline.steps(call), body, pauses)
+
+    def refuse(self, call: ToolCall, reason: str, detail: str = "") -> Decision:
+        """Records an attempt that never reaches a body.
+
+        Args:
+            call: As far as it is known; arguments may be what the model sent.
+            reason: A code of `errors.REFUSALS`.
+            detail: For the operator.
+        """
+        return self._pipeline.refuse(call, reason, detail).decision
+
+    def decide(self, call: ToolCall) -> Decision:
+        """A preview: records, reserves and consumes nothing, and is no authority to run."""
+        return self._pipeline.preview(call)
+
+    def visible(self, tools: Iterable[Tool]) -> frozenset[ToolKey]:
+        """The tools that the current task may call at all: a hint for lists; the call decides."""
+        task = current()
+        if task is None or task.keeper is not self or not task.live:
+            return frozenset()
+        try:
+            chain = self._stages.chain(task)
+        except Refuse:
+            return frozenset()
+        return frozenset(tool.key for tool in tools if self._could_run(task, chain, tool))
+
+    def _could_run(self, task: Task, chain: tuple[Principal, ...], tool: Tool) -> bool:
+        known = self.catalog.known(tool.key)
+        return (
+            known is not None
+            and self.catalog.check(tool) is None
+            and task.grant.covers(tool.key, known.review.effectful)
+            and self._stages.policy.could_allow(chain, known.review)
+        )
+
+    # -- tasks ------------------------------------------------------------------------------------
+
+    def task(
+        self,
+        template: str | None = None,
+        *,
+        agent: str,
+        on_behalf_of: str | None = None,
+        tenant: str | None = None,
+        purpose: str = "",
+        tools: Iterable[str] | None = None,
+        limits: Mapping[str, Mapping[str, object]] | None = None,
+        expires_in: int | None = None,
+        session: str | None = None,
+        autonomous: bool = False,
+        grace: float = 0.0,
+    ) -> Task:
+        """Opens a task: work under one grant.
+
+        Args:
+            template: `[tasks.x]` of `lictor.toml`; what is given here besides it only narrows it.
+            agent: Who acts; a name of the directory (assurance `asserted`).
+            on_behalf_of: The user it is for.
+            tenant: Must be the directory's for all of them; by default it is.
+            purpose: Shown to people, never read by policy.
+            tools: `server/name` of what it may call (`local/` may be left out). Without template
+                and tools it may only read.
+            limits: Tool → argument → limit, as in `lictor.toml`.
+            expires_in: Seconds.
+            session: The host's id of the conversation; facts belong to it and outlive the task. A
+                task that names none starts with the label `untrusted`, since nobody knows what is
+                in its conversation.
+            autonomous: No user is present: the agent's owner stands in the chain.
+            grace: Seconds that leaving the block waits for bodies still running.
+
+        Raises:
+            TaskError: Unknown template, agent, user or tool, another tenant, or wider than the
+                template; nothing was opened.
+        """
+        part = self._template(template)
+        autonomous = autonomous or (on_behalf_of is None and part.autonomous)
+        chain = self._parties(agent, on_behalf_of, tenant, autonomous=autonomous)
+        at = int(self._clock())
+        grant = Grant(
+            id=ulid(self._clock()),
+            template=template or "",
+            tenant=chain[0].tenant,
+            user=on_behalf_of or "",
+            agents=(agent,),
+            autonomous=autonomous,
+            tools=part.tools,
+            limits=part.limits,
+            issued=at,
+            expires=at + part.expires_in,
+            max_calls=part.calls,
+            max_spend=part.spend,
+            purpose=purpose or part.purpose,
+        )
+        if template is None and tools is not None:
+            grant = self._own(grant, tools, limits)
+        elif tools is not None or limits is not None:
+            grant = self._narrowed(grant, tools, limits)
+        if expires_in is not None:
+            grant = self._expiring(grant, at + expires_in, template is not None)
+        return self._open(grant, session, grace=grace)
+
+    def _own(
+        self,
+        grant: Grant,
+        tools: Iterable[str],
+        limits: Mapping[str, Mapping[str, object]] | None,
+    ) -> Grant:
+        return replace(grant, tools=keys_of(tools), limits=limits_of(limits or {}, "limits"))
+
+    @staticmethod
+    def _narrowed(
+        grant: Grant,
+        tools: Iterable[str] | None,
+        limits: Mapping[str, Mapping[str, object]] | None,
+    ) -> Grant:
+        keys = grant.tools if tools is None else keys_of(tools)
+        merged = {**grant.limits, **limits_of(limits or {}, "limits")}
+        if keys is not None:
+            merged = {key: named for key, named in merged.items() if key in keys}
+        made = replace(grant, tools=keys, limits=merged)
+        wide = wider(made, grant)
+        if wide:
+            raise TaskError(f"what is given beside a template may only narrow it: {wide}")
+        return made
+
+    @staticmethod
+    def _expiring(grant: Grant, expires: int, narrowing: bool) -> Grant:
+        if expires <= grant.issued:
+            raise TaskError("expires_in must be positive")
+        return replace(grant, expires=min(expires, grant.expires) if narrowing else expires)
+
+    def _template(self, name: str | None) -> Template:
+        if name is None:
+            return Template()
+        found = self._templates.get(name)
+        if found is None:
+            known = ", ".join(sorted(self._templates)) or "none yet"
+            raise TaskError(
+                f"there is no task template {name!r} (known: {known})\n"
+                f"  mend: add [tasks.{name}] to lictor.toml"
+            )
+        return found
+
+    def _parties(
+        self, agent: str, user: str | None, tenant: str | None, *, autonomous: bool
+    ) -> tuple[Principal, Principal]:
+        acting = self._party(Kind.AGENT, agent, "agents")
+        if user is None and not autonomous:
+            raise TaskError(
+                "a task without a user would be wider than one with a user\n"
+                "  mend: on_behalf_of=..., or autonomous=True where really nobody is there"
+            )
+        if user is not None and autonomous:
+            raise TaskError("a task for a user is not autonomous\n  mend: leave one of them out")
+        if user is None and not acting.owner:
+            raise TaskError(
+                f"agent {agent} has no owner to answer for an autonomous task\n"
+                f'  mend: owner = "..." in [agents.{agent}]'
+            )
+        person = self._party(Kind.USER, user or acting.owner, "users")
+        named = {person.tenant, acting.tenant} | ({tenant} if tenant is not None else set())
+        if len(named) != 1:
+            raise TaskError(
+                f"tenants differ: user {person.tenant}, agent {acting.tenant}, "
+                f"task {tenant or person.tenant}\n  mend: the directory decides; see lictor.toml"
+            )
+        return person, acting
+
+    def _party(self, kind: Kind, name: str, section: str) -> Principal:
+        found = self._directory.principal(kind, name)
+        if found is None:
+            near = ", ".join(self._directory.near(kind, name))
+            hint = f" (known: {near})" if near else ""
+            raise TaskError(
+                f"{kind.lower()} {name!r} is not in the directory{hint}\n"
+                f"  mend: add [{section}.{name}] to lictor.toml"
+            )
+        return found
+
+    def _open(
+        self,
+        grant: Grant,
+        session: str | None,
+        *,
+        grace: float = 0.0,
+        parent: Task | None = None,
+        task_id: str | None = None,
+        used: tuple[int, int] = (0, 0),
+    ) -> Task:
+        task_id = task_id or ulid(self._clock())
+        conversation = session if session is not None else f"task:{task_id}"
+        try:
+            opened = self._sessions.open(grant.tenant, conversation, known=session is not None)
+        except StoreError as error:
+            raise TaskError(f"the session cannot be opened: {error}") from error
+        return Task(
+            self,
+            grant,
+            opened,
+            assurance=Assurance.ASSERTED,
+            task_id=task_id,
+            parent=parent,
+            grace=grace,
+            used=used,
+            now=self._clock(),
+        )
+
+    def child(
+        self,
+        task: Task,
+        agent: str,
+        *,
+        template: str | None,
+        tools: Iterable[str] | None,
+        limits: Mapping[str, Mapping[str, object]] | None,
+        expires_in: int | None,
+        own: bool,
+    ) -> Task:
+        """Makes a child task; see `Task.delegate` and `Task.start`."""
+        if not task.live:
+            raise TaskError(f"task {task.id} is not running, so it has nothing to give")
+        acting = self._party(Kind.AGENT, agent, "agents")
+        if acting.tenant != task.grant.tenant:
+            raise TaskError(f"agent {agent} belongs to another tenant ({acting.tenant})")
+        if own:
+            grant = self._started(task, agent, template)
+        else:
+            at = int(self._clock())
+            grant = task.grant.child(
+                agent,
+                tools=None if tools is None else keys_of(tools),
+                limits=limits_of(limits or {}, "limits"),
+                expires=None if expires_in is None else at + expires_in,
+                issued=at,
+                read_only=tools is None,
+            )
+        return self._open(grant, task.session.conversation, parent=task)
+
+    def _started(self, task: Task, agent: str, template: str | None) -> Grant:
+        part, at = self._template(template), int(self._clock())
+        return Grant(
+            id=ulid(self._clock()),
+            template=template or "",
+            tenant=task.grant.tenant,
+            user=task.grant.user,
+            agents=(agent,),
+            autonomous=task.grant.autonomous,
+            tools=part.tools,
+            limits=part.limits,
+            issued=at,
+            expires=at + part.expires_in,
+            max_calls=part.calls,
+            max_spend=part.spend,
+            purpose=part.purpose,
+        )
+
+    def resume(self, task_id: str) -> Task:
+        """Continues a suspended task under the same grant and in the same session.
+
+        Raises:
+            TaskError: It is not known, not suspended, expired, or its principals are gone.
+        """
+        row = self.store.task(task_id)
+        if row is None or row.state != "suspended":
+            state = "not known" if row is None else row.state
+            raise TaskError(f"task {task_id} is {state}, so it cannot be resumed")
+        grant = Grant.from_json(row.grant)
+        if self._clock() >= grant.expires:
+            raise TaskError(f"the grant of task {task_id} has expired\n  mend: open a new task")
+        self._parties(
+            grant.agents[0], grant.user or None, grant.tenant, autonomous=grant.autonomous
+        )
+        return self._open(grant, row.conversation, task_id=row.id, used=(row.calls, row.spent))
+
+    def task_moved(self, task: Task, running: tuple[str, ...]) -> None:
+        """Stores and records that a task is running, suspended or ended."""
+        row = TaskRow(
+            task.id,
+            task.state,
+            task.grant.tenant,
+            task.session.conversation,
+            task.grant.to_json(),
+            stream=self.store.head.stream,
+        )
+        body: dict[str, Json] = {**task.facts(), "state": task.state, "bodies": list(running)}
+        entry = Entry(
+            "task",
+            int(self._clock() * 1_000_000),
+            body,
+            tenant=row.tenant,
+            task=task.id,
+            verdict=task.state,
+        )
+        writes: list[Write] = [PutTask(row)]
+        unsaved = task.session.unsaved() if task.state != "running" else None
+        if unsaved is not None:
+            writes.append(unsaved)
+        try:
+            self.store.commit(writes=tuple(writes), entries=(entry,), durable=False)
+        except StoreError as error:
+            if task.state == "running":
+                task.state = "new"
+                raise TaskError(f"the task cannot be recorded: {error}") from error
+            self.telemetry.degraded(str(error))
+
+    # -- for adapters -----------------------------------------------------------------------------
+
+    def met(self, tool: Tool) -> None:
+        """Notes a definition that an adapter is about to guard, for `lictor catalog lock`."""
+        if self._met.get(str(tool.key)) == tool:
+            return
+        self._met[str(tool.key)] = tool
+        if self._seen is not None:
+            from lictor import catalog
+
+            with contextlib.suppress(OSError):  # a read-only state folder must not stop a program
+                catalog.note(self._seen, (tool,))
+
+    def hold(self, guarded: object, seam: object) -> None:
+        """Registers an object whose calls go through this gate.
+
+        Args:
+            guarded: The guarded copy of a tool.
+            seam: What must still be in place for that to be true; `held` gives it back.
+        """
+        key, held = id(guarded), self._held
+
+        def forget(_: weakref.ref[object]) -> None:
+            held.pop(key, None)
+
+        held[key] = (weakref.ref(guarded, forget), seam)
+
+    def held(self, tool: object) -> object | None:
+        """The seam of a guarded object, or `None` if this gate does not guard it."""
+        entry = self._held.get(id(tool))
+        return entry[1] if entry is not None and entry[0]() is tool else None
+
+    @contextlib.contextmanager
+    def probing(self) -> Iterator[Probe]:
+        """While open in this context, a call that reaches the gate raises `Probed` instead.
+
+        Adapters use it once per wrapped tool to prove that this version of the host still calls
+        the seam.
+        """
+        probe = Probe()
+        token = _probe.set(probe)
+        try:
+            yield probe
+        finally:
+            _probe.reset(token)
+
+    @staticmethod
+    def _show(call: ToolCall) -> None:
+        probe = _probe.get()
+        if probe is not None:
+            probe.hits.append(call.tool.key)
+            raise Probed(probe.nonce)
+
+    # -- end --------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Writes what waits and releases the store. Idempotent."""
+        self.store.close()
+
+    def __enter__(self) -> Gate:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()

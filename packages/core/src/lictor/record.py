@@ -1,0 +1,160 @@
+"""What the gate leaves behind: the record of each decision and outcome, and their telemetry.
+
+Rules enforced here:
+
+1. A decision's record says who, for whom, what, why, under which policy, and what was done.
+2. Arguments stand in clear only where the catalog says so; the others are keyed digests.
+3. No record holds a float, a secret or an exception's value beyond its one-line text.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from lictor.attempt import Attempt, RecordKey
+from lictor.errors import PERMIT, REFUSALS
+from lictor.model import Decision, Json, Mode, Outcome, canonical
+from lictor.ports import Clock, Entry, Head
+from lictor.telemetry import Decided, Executed, Telemetry
+
+
+@dataclass(frozen=True, slots=True)
+class Teller:
+    """Builds records and events."""
+
+    telemetry: Telemetry
+    key: RecordKey
+    clock: Clock
+    mode: Mode
+    placement: str
+    engine: str
+
+    def decision(self, a: Attempt, decision: Decision) -> Entry:
+        """The record of a decision."""
+        a.trace = self.telemetry.current().trace_id
+        body: dict[str, Json] = {
+            "id": decision.id,
+            "enforcement": str(decision.enforcement),
+            "policies": _list(decision.policies),
+            "asks": _list(decision.asks),
+            "met": _list(sorted(a.met)),
+            "detail": decision.detail,
+            "pep": a.call.pep.kind,
+            "side": a.call.pep.side,
+            "placement": self.placement,
+            "mode": str(self.mode),
+            "host_id": a.call.host_id,
+            "pin": a.call.tool.pin,
+            "digest": a.digest,
+            "trace": a.trace,
+            "took_us": (time.time_ns() - a.started_ns) // 1000,
+        }
+        if a.found is not None:
+            body["impact"] = _list(sorted(a.known.review.impact))
+        if a.taken is not None:
+            body["arguments"] = self._recorded(a)
+        if a.answered is not None:
+            body["policy"] = a.answer.digest
+        if a.held is not None:
+            body["labels"] = _list(sorted(a.reservation.facts.labels))
+        if a.found_task is not None:
+            body["chain"] = _list(map(str, a.chain))
+            body["assurance"] = str(a.task.assurance)
+            body["grant"] = a.task.grant.id
+            body["session"] = a.task.session.conversation
+            body["template"] = a.task.grant.template
+        return self._entry(a, "decision", decision, str(decision.verdict), decision.reason, body)
+
+    def _recorded(self, a: Attempt) -> dict[str, Json]:
+        """Recordable arguments in clear, the others of an effect as keyed digests."""
+        recordable = a.known.review.recordable if a.found is not None else ()
+        told: dict[str, Json] = {}
+        for name, value in a.view.items():
+            if name in recordable:
+                told[name] = value if not isinstance(value, float) else repr(value)
+            elif a.effectful:
+                told[name] = {"digest": self.key.digest(canonical([name, value]))}
+        return told
+
+    def outcome(self, a: Attempt, decision: Decision, outcome: Outcome, code: str) -> Entry:
+        """The record of how an allowed call ended."""
+        body: dict[str, Json] = {"decision": decision.id, "digest": a.digest}
+        if a.body_ns:
+            body["duration_us"] = (time.time_ns() - a.body_ns) // 1000
+        return self._entry(a, "outcome", decision, str(outcome), code, body)
+
+    def _entry(
+        self,
+        a: Attempt,
+        kind: str,
+        decision: Decision,
+        verdict: str,
+        code: str,
+        body: dict[str, Json],
+    ) -> Entry:
+        return Entry(
+            kind,
+            int(self.clock() * 1_000_000),
+            body,
+            decision.call_id,
+            a.task.grant.tenant if a.found_task is not None else "",
+            a.task.id if a.found_task is not None else "",
+            str(decision.tool),
+            verdict,
+            code,
+        )
+
+    def decided(self, a: Attempt, decision: Decision, head: Head) -> None:
+        """Span, log event and metrics of a decision."""
+        task = a.found_task
+        self.telemetry.decided(
+            Decided(
+                decision=decision,
+                pep=a.call.pep,
+                started_ns=a.started_ns,
+                ended_ns=time.time_ns(),
+                impact=a.known.review.impact if a.found is not None else None,
+                registered=a.found is not None,
+                pin=a.call.tool.pin,
+                input_digest=a.digest,
+                principal=a.chain[-1] if a.chain else None,
+                user=self.key.digest(str(a.chain[0]).encode()) if a.chain else "",
+                task=task.id if task is not None else "",
+                grant=task.grant.id if task is not None else "",
+                tenant=task.grant.tenant if task is not None else "",
+                depth=task.grant.depth if task is not None else 0,
+                assurance=str(task.assurance) if task is not None else "",
+                host_call_id=a.call.host_id,
+                conversation=task.session.conversation if task is not None else "",
+                engine=self.engine,
+                policy_digest=a.answer.digest if a.answered is not None else "",
+                hit=a.answered is not None and a.answer.hit,
+                stream=head.stream,
+                seq=head.seq,
+                head=head.hash,
+                failure=decision.reason != PERMIT and REFUSALS[decision.reason].failure,
+                arguments=None,
+            )
+        )
+
+    def executed(self, a: Attempt, decision: Decision, outcome: Outcome, head: Head) -> None:
+        """Log event of an outcome."""
+        self.telemetry.executed(
+            Executed(
+                decision_id=decision.id,
+                call_id=decision.call_id,
+                tool=decision.tool,
+                outcome=outcome,
+                duration_ns=time.time_ns() - a.body_ns if a.body_ns else 0,
+                registered=a.found is not None,
+                stream=head.stream,
+                seq=head.seq,
+                head=head.hash,
+            )
+        )
+
+
+def _list(texts: Iterable[str]) -> list[Json]:
+    return list(texts)

@@ -1,0 +1,160 @@
+"""`lictor.toml`: settings, agents, users, task templates, rules.
+
+Rules enforced here:
+
+1. An unknown key does not load; the error offers the nearest names.
+2. Nothing is taken from the environment except what only tightens (`LICTOR_PRODUCTION`).
+3. `profile = "production"` demands verified identity unless the file says otherwise.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from lictor.errors import ConfigError
+from lictor.model import Kind, Principal
+
+Name = Annotated[str, StringConstraints(pattern=r"^[^\s/\x00-\x1f\x7f]{1,128}$")]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class UserPart(_Part):
+    """`[users.x]`; `[users."*"]` stands for every user that is not listed."""
+
+    tenant: Name | None = None
+    roles: list[Name] = []
+
+
+class AgentPart(UserPart):
+    """`[agents.x]`."""
+
+    owner: Name | None = None
+
+
+class TaskPart(_Part):
+    """`[tasks.x]`: what one kind of task may do, and for how long."""
+
+    tools: list[str] = []
+    limits: dict[str, dict[str, Any]] = {}
+    expires_in: Annotated[int, Field(gt=0, le=86_400)] = 900
+    autonomous: bool = False
+    purpose: Annotated[str, Field(max_length=500)] = ""
+    calls: Annotated[int, Field(gt=0)] | None = None
+    spend: str | None = None
+
+
+class Settings(_Part):
+    """The whole file."""
+
+    profile: Literal["local", "production"] = "local"
+    tenant: Name = "local"
+    mode: Literal["enforce", "observe"] = "enforce"
+    guardrails: str = "starter@1"
+    catalog: str = "catalog.toml"
+    policies: str = "policies"
+    state: str = ".lictor"
+    require_verified: bool | None = None
+    labels: list[Name] = []
+    policy_timeout: Annotated[float, Field(gt=0, le=60)] = 2.0
+    agents: dict[Name, AgentPart] = {}
+    users: dict[Name, UserPart] = {}
+    tasks: dict[Name, TaskPart] = {}
+    rule: list[dict[str, Any]] = []
+
+    @property
+    def production(self) -> bool:
+        """Whether the strict profile holds; the environment may turn it on, never off."""
+        return self.profile == "production" or bool(os.environ.get("LICTOR_PRODUCTION"))
+
+    @property
+    def verified_only(self) -> bool:
+        """Whether asserted identities are refused."""
+        return self.production if self.require_verified is None else self.require_verified
+
+
+def load(path: Path) -> Settings:
+    """Reads `lictor.toml`.
+
+    Raises:
+        ConfigError: It is not TOML, or a key or value is wrong; names file, place and mend.
+    """
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(str(path), f"is not TOML: {error}", "mend the line it names") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(str(path), f"cannot be read: {error}", "check the file") from None
+    try:
+        return Settings.model_validate(_integers_as_floats(raw))
+    except ValidationError as error:
+        raise _config_error(path, error) from None
+
+
+def _integers_as_floats(raw: dict[str, Any]) -> dict[str, Any]:
+    """TOML writers put `2` where a number of seconds is meant."""
+    if isinstance(raw.get("policy_timeout"), int):
+        raw["policy_timeout"] = float(raw["policy_timeout"])
+    return raw
+
+
+_PARTS: Mapping[str, type[BaseModel]] = {
+    "agents": AgentPart,
+    "users": UserPart,
+    "tasks": TaskPart,
+}
+
+
+def _config_error(path: Path, error: ValidationError) -> ConfigError:
+    first = error.errors(include_url=False)[0]
+    place = [str(step) for step in first["loc"]]
+    where = f"{path}: {'.'.join(place)}"
+    if first["type"] != "extra_forbidden":
+        return ConfigError(where, first["msg"], "give it a value of that kind")
+    model = _PARTS.get(place[0], Settings) if len(place) > 1 else Settings
+    known = list(model.model_fields)
+    near = difflib.get_close_matches(place[-1], known, n=3, cutoff=0.5) or sorted(known)
+    return ConfigError(where, "is not a known key", f"did you mean {' or '.join(near)}?")
+
+
+@dataclass(frozen=True, slots=True)
+class LocalDirectory:
+    """The agents and users that `lictor.toml` names."""
+
+    settings: Settings
+
+    def principal(self, kind: Kind, name: str) -> Principal | None:
+        """The principal, or `None` if the file does not know it."""
+        tenant = self.settings.tenant
+        if kind is Kind.USER:
+            users = self.settings.users
+            user = users.get(name) or (users.get("*") if _nameable(name) else None)
+            if user is None:
+                return None
+            return Principal(kind, name, user.tenant or tenant, frozenset(user.roles))
+        if kind is Kind.AGENT:
+            agent = self.settings.agents.get(name)
+            if agent is None:
+                return None
+            roles = frozenset(agent.roles)
+            return Principal(kind, name, agent.tenant or tenant, roles, agent.owner or "")
+        return None
+
+    def near(self, kind: Kind, name: str) -> list[str]:
+        """Known names like this one."""
+        known = self.settings.users if kind is Kind.USER else self.settings.agents
+        return difflib.get_close_matches(name, list(known), n=3) or sorted(known)[:5]
+
+
+def _nameable(name: str) -> bool:
+    return 0 < len(name) <= 128 and name.isprintable() and not set(name) & set("/ *\"'")

@@ -1,0 +1,341 @@
+"""The stages of a decision: each looks at one thing and refuses, or lets the call go on.
+
+```
+catalog+schema ► identity ► grant+tenant ► protected ► budget ► policy ► ask
+```
+
+Rules enforced here:
+
+1. The pin is looked up first; arguments are validated against the pinned schema only.
+2. Principals, roles and tenants are the directory's, as they are at this moment.
+3. An argument that the limits do not name is let through only at its schema default.
+4. Budget and session facts are reserved before policy sees them.
+5. An engine that raises, hangs or answers anything but an `Answer` has denied.
+6. An answered ask is followed by a whole new evaluation; an answer is never an ALLOW by itself.
+7. Observe mode lets only policy-stage denials go on, and only here.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass, field
+from decimal import ROUND_CEILING, Decimal, InvalidOperation
+from typing import Any, Final, TypeAlias
+
+
+from lictor import schema
+from lictor.attempt import Attempt, RecordKey, Refuse
+from lictor.catalog import Catalog
+from lictor.drive import Body, Ended, Io, offload
+from lictor.errors import PERMIT, POLICY_STAGE, REFUSALS
+from lictor.model import (
+    UNITS,
+    Assurance,
+    InputInvalid,
+    Json,
+    Kind,
+    Mode,
+    Principal,
+    ToolCall,
+    canonical,
+    derived_id,
+    take,
+)
+from lictor.ports import Answer, Approvals, Ask, Clock, Directory, GrantFacts, Known, Policy, Query
+from lictor.protect import Protected
+from lictor.schema import Validator
+from lictor.task import Task, current
+
+TRIES: Final = 3
+
+Stage: TypeAlias = Generator[Io | Body, Ended, None]
+_NOTHING: Final = Protected(())
+
+
+@dataclass(slots=True)
+class Stages:
+    """The stages, with the parts they ask."""
+
+    catalog: Catalog
+    policy: Policy
+    directory: Directory
+    key: RecordKey
+    keeper: object
+    clock: Clock = time.time
+    approvals: Approvals | None = None
+    protected: Protected = _NOTHING
+    mode: Mode = Mode.ENFORCE
+    placement: str = "p0"
+    require_verified: bool = False
+    policy_seconds: float = 2.0
+    ask_seconds: float = 130.0
+    _validators: dict[str, Validator] = field(default_factory=dict)
+
+    def examine(self, a: Attempt) -> None:
+        """Catalog, then schema: the pin is looked up before anything of the tool is used."""
+        tool = a.call.tool
+        a.found_task = current()
+        a.found = self.catalog.known(tool.key)
+        code = self.catalog.check(tool)
+        if code is not None or a.found is None:
+            self.take(a, quietly=True)
+            raise Refuse(code or "tool_unreviewed")
+        review = a.known.review
+        if "execute" in review.impact and self.placement == "p0" and not review.isolation:
+            raise Refuse("tool_isolation")
+        self.take(a)
+        try:
+            self._validator(a).check(a.args.view, a.args.encoded)
+        except InputInvalid as error:
+            raise Refuse("input_invalid", str(error)) from None
+
+    def _validator(self, a: Attempt) -> Validator:
+        """The validator of the pinned schema; compiled once for each pin."""
+        tool = a.known.tool
+        found = self._validators.get(tool.pin)
+        if found is None:
+            found = self._validators[tool.pin] = schema.compile(tool.input_schema)
+        return found
+
+    def take(self, a: Attempt, *, quietly: bool = False) -> None:
+        """Copies the arguments; derives their digest and the call's id."""
+        call = a.call
+        try:
+            a.taken = take(call.arguments)
+            if a.found is not None and call.tool.injected and a.known.review.effectful:
+                a.inputs = self._inputs(a.known, call)
+        except InputInvalid as error:
+            if quietly:
+                return
+            raise Refuse("input_invalid", str(error)) from None
+        data = b'{"arguments":%b,"inputs":%b,"tool":"%b"}' % (
+            a.args.encoded,
+            canonical(a.inputs) if a.inputs else b"{}",
+            call.tool.pin.encode(),
+        )
+        a.digest = self.key.digest(data)
+        if call.host_id and a.found_task is not None:
+            session = a.task.session
+            a.call_id = derived_id(session.tenant, session.conversation, call.host_id, a.digest)
+
+    @staticmethod
+    def _inputs(known: Known, call: ToolCall) -> dict[str, Json]:
+        """The injected values the catalog names; an effect that takes others is not checkable."""
+        if not known.review.inputs:
+            raise Refuse("input_hidden", f"it takes {', '.join(call.tool.injected)}")
+        named = {path: _follow(call.injected, path) for path in known.review.inputs}
+        return take(named).view
+
+    def identify(self, a: Attempt) -> None:
+        """Task and principals, as they stand now."""
+        task = a.found_task
+        if task is None or task.keeper is not self.keeper:
+            raise Refuse("task_missing")
+        if task.state == "suspended":
+            raise Refuse("task_suspended")
+        if not task.live:
+            raise Refuse("task_ended")
+        if self.require_verified and task.assurance is not Assurance.VERIFIED:
+            raise Refuse("identity_unverified")
+        a.chain = self.chain(task)
+
+    def chain(self, task: Task) -> tuple[Principal, ...]:
+        """The task's principals as the directory has them now: the user (or owner), then agents.
+
+        Raises:
+            Refuse: One of them is unknown.
+        """
+        grant = task.grant
+        chain = [self._principal(Kind.AGENT, name) for name in grant.agents]
+        person = grant.user or chain[0].owner
+        if not person:
+            raise Refuse("principal_unknown", f"agent {chain[0].id} has no owner")
+        return (self._principal(Kind.USER, person), *chain)
+
+    def _principal(self, kind: Kind, name: str) -> Principal:
+        found = self.directory.principal(kind, name)
+        if found is None:
+            raise Refuse("principal_unknown", f"{kind} {name} is not in the directory")
+        return found
+
+    def scope(self, a: Attempt) -> None:
+        """Grant, then tenant."""
+        grant, review = a.task.grant, a.known.review
+        if a.task.expired(a.at):
+            raise Refuse("grant_expired")
+        if not grant.covers(review.key, review.effectful):
+            raise Refuse("grant_scope", f"the task {grant.template or a.task.id} does not name it")
+        offending = grant.check(review.key, a.view, self._validator(a).defaults)
+        if offending is not None:
+            raise Refuse("grant_limit", f"argument {offending}")
+        tenants = {p.tenant for p in a.chain} | {grant.tenant}
+        if review.tenant:
+            tenants.add(review.tenant)
+        if len(tenants) != 1:
+            raise Refuse("tenant", f"tenants {', '.join(sorted(tenants))}")
+        a.facts = GrantFacts(
+            task=grant.template,
+            tenant=grant.tenant,
+            user=a.chain[0],
+            named=grant.tools is not None and review.key in grant.tools,
+            limited=grant.pins(review.key, review),
+            depth=grant.depth,
+            expires=grant.expires,
+        )
+        a.spend = _spend(a.view, review.amount)
+
+    def protect(self, a: Attempt) -> None:
+        """The gate's own home."""
+        found = self.protected.reached(a.view)
+        if found is not None:
+            raise Refuse("protected", f"argument {found}")
+
+    def reserve(self, a: Attempt) -> None:
+        """Budget and session facts, this call included."""
+        if not a.task.reserve(a.spend):
+            raise Refuse("budget_exceeded")
+        a.charged = True
+        a.held = a.task.session.reserve(
+            effect=a.effectful,
+            spend=a.spend,
+            fresh=bool(self.policy.reads(a.known.review.key)),
+        )
+
+    def unreserve(self, a: Attempt) -> None:
+        """Gives both back."""
+        if a.found_task is None:
+            return
+        if a.held is not None:
+            a.task.session.release(a.reservation, counted=False)
+            a.held = None
+        if a.charged:
+            a.task.refund(a.spend)
+            a.charged = False
+
+    def judge(self, a: Attempt) -> Stage:
+        """Policy, and the asks it demands; each answer is followed by a whole new evaluation."""
+        for _ in range(TRIES):
+            answer = a.answered = yield from self._evaluate(a)
+            asks = answer.asks
+            if permits(answer):
+                if not a.repeat or "confirm:user" in a.met:
+                    return
+                asks = ("confirm:user",)
+            if not asks:
+                refuse = Refuse(
+                    answer.reason if answer.reason in REFUSALS else "policy_error",
+                    "; ".join((*answer.texts, answer.detail)).strip("; "),
+                    policies=answer.policies,
+                )
+                if self.mode is Mode.OBSERVE and refuse.code in POLICY_STAGE:
+                    a.observed = refuse
+                    return
+                raise refuse
+            yield from self._ask(a, asks, answer)
+            a.met |= set(asks)
+        raise Refuse("policy_error", "the policy keeps asking for more")
+
+    def _evaluate(self, a: Attempt) -> Generator[Io, Ended, Answer]:
+        query = Query(
+            chain=a.chain,
+            review=a.known.review,
+            input=a.args.view,
+            grant=a.facts,
+            session=a.reservation.facts,
+            assurance=a.task.assurance,
+            autonomous=a.task.grant.autonomous,
+            met=a.met,
+            now=int(a.at),
+        )
+        if not self.policy.blocking:
+            try:
+                answer = self.policy.evaluate(query)
+            except (KeyboardInterrupt, SystemExit, GeneratorExit):
+                raise
+            except BaseException as error:  # engines in other languages panic past Exception
+                raise Refuse("policy_error", told(error)) from None
+        else:
+            ended = yield Io(offload(lambda: self.policy.evaluate(query)), self.policy_seconds)
+            if isinstance(ended.error, TimeoutError):
+                raise Refuse("policy_timeout", f"no answer in {self.policy_seconds} s")
+            if ended.error is not None:
+                raise Refuse("policy_error", told(ended.error))
+            if ended.interrupted:
+                raise Refuse("interrupted")
+            answer = ended.value
+        if type(answer) is not Answer:
+            raise Refuse("policy_error", f"the engine answered {type(answer).__name__}")
+        return answer
+
+    def _ask(self, a: Attempt, asks: tuple[str, ...], answer: Answer) -> Stage:
+        why = answer.texts or (("an equal call has an unknown outcome",) if a.repeat else ())
+        refusal: dict[str, Any] = {"asks": asks, "policies": answer.policies}
+        if self.approvals is None:
+            raise Refuse("ask_unavailable", "; ".join(why), **refusal)
+        ask = Ask(
+            kinds=asks,
+            call_id=a.call_id,
+            digest=a.digest,
+            task=a.task.id,
+            tenant=a.task.grant.tenant,
+            user=a.task.grant.user,
+            agent=a.chain[-1].id,
+            tool=a.call.tool.key,
+            arguments=a.view,
+            why=why,
+        )
+        approvals = self.approvals
+        ended = yield Io(offload(lambda: approvals.answer(ask)), self.ask_seconds)
+        if ended.interrupted:
+            raise Refuse("interrupted")
+        if ended.error is not None:
+            raise Refuse("ask_unavailable", told(ended.error), **refusal)
+        match ended.value.state:
+            case "granted":
+                return
+            case "rejected":
+                raise Refuse("ask_rejected", ended.value.ref, **refusal)
+            case "pending":
+                raise Refuse("ask_required", "; ".join(why), pending=True, **refusal)
+            case state:
+                raise Refuse("ask_unavailable", f"the channel answered {state!r}", **refusal)
+
+
+def permits(answer: Answer) -> bool:
+    """Whether the engine really permits: nothing but a plain yes counts."""
+    return answer.allow is True and answer.reason == PERMIT and not answer.asks
+
+
+def told(error: BaseException | None) -> str:
+    """An error in words for the operator."""
+    return f"{type(error).__name__}: {error}" if error is not None else ""
+
+
+def _follow(root: Mapping[str, object], path: str) -> object:
+    """The value at `state.draft.to`; a path that leads nowhere refuses the call."""
+    found: object = root
+    for step in path.split("."):
+        if isinstance(found, Mapping) and step in found:
+            found = found[step]
+        elif not isinstance(found, Mapping) and hasattr(found, step):
+            found = getattr(found, step)
+        else:
+            raise Refuse("input_hidden", f"{path} leads nowhere")
+    return found
+
+
+def _spend(view: Mapping[str, Json], name: str) -> int:
+    value = view.get(name) if name else None
+    if value is None:
+        return 0
+    try:
+        if isinstance(value, bool | list | dict):
+            raise InvalidOperation
+        amount = Decimal(str(value))
+        units = int((amount * UNITS).to_integral_value(ROUND_CEILING))
+    except (InvalidOperation, OverflowError):
+        raise Refuse("input_invalid", f"argument {name}: is not an amount") from None
+    if units < 0:
+        raise Refuse("input_invalid", f"argument {name}: is negative")
+    return units
