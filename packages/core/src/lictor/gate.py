@@ -4,9 +4,7 @@ Rules enforced here:
 
 1. `run` and `arun` run a body with the checked arguments or raise `Denied`; nothing else runs one.
 2. What is guarded is known by a registry in the gate, never by a mark on the tool.
-3. A grant is made from the operator's template or from names in the program, never from arguments;
-   tenant, users and agents are the directory's.
-4. A gate that is half configured does not come to be.
+3. A gate that is half configured does not come to be.
 """
 
 from __future__ import annotations
@@ -18,7 +16,7 @@ import time
 import weakref
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
@@ -26,29 +24,16 @@ from typing import TypeVar
 from lictor import drive
 from lictor.attempt import RecordKey, Refuse
 from lictor.catalog import Catalog
-from lictor.errors import StoreError, TaskError
-from lictor.grant import Grant, wider
-from lictor.model import (
-    Assurance,
-    Decision,
-    Json,
-    Kind,
-    Mode,
-    Principal,
-    Tool,
-    ToolCall,
-    ToolKey,
-    ulid,
-)
+from lictor.model import Decision, Mode, Principal, Tool, ToolCall, ToolKey
+from lictor.opening import Opener
 from lictor.pipeline import Pipeline
-from lictor.ports import Approvals, Clock, Directory, Entry, Policy, PutTask, Store, TaskRow, Write
+from lictor.ports import Approvals, Clock, Directory, Policy, Store
 from lictor.protect import Protected
 from lictor.record import Teller
-from lictor.session import Sessions
 from lictor.stages import Stages
 from lictor.task import Task, current
 from lictor.telemetry import Telemetry
-from lictor.template import Template, keys_of, limits_of
+from lictor.template import Template
 
 T = TypeVar("T")
 
@@ -104,22 +89,19 @@ class Gate:
         self.catalog = catalog
         self.store = store
         self.tenant = tenant
-        self._directory = directory
-        self._templates = dict(templates or {})
-        self._clock = clock
         self._seen = seen
         self._met: dict[str, Tool] = {}
         self._held: dict[int, tuple[weakref.ref[object], object]] = {}
-        self._sessions = Sessions(store)
         self.telemetry = telemetry or Telemetry(
             mode=mode, placement=placement, known_tools=catalog.names
         )
+        self._opener = Opener(store, directory, dict(templates or {}), clock, self.telemetry)
         self._stages = Stages(
             catalog=catalog,
             policy=policy,
             directory=directory,
             key=key,
-            keeper=self,
+            keeper=self._opener,
             clock=clock,
             approvals=approvals,
             protected=protected or Protected(()),
@@ -213,7 +195,7 @@ class Gate:
     def visible(self, tools: Iterable[Tool]) -> frozenset[ToolKey]:
         """The tools that the current task may call at all: a hint for lists; the call decides."""
         task = current()
-        if task is None or task.keeper is not self or not task.live:
+        if task is None or task.keeper is not self._opener or not task.live:
             return frozenset()
         try:
             chain = self._stages.chain(task)
@@ -269,186 +251,18 @@ class Gate:
             TaskError: Unknown template, agent, user or tool, another tenant, or wider than the
                 template; nothing was opened.
         """
-        part = self._template(template)
-        autonomous = autonomous or (on_behalf_of is None and part.autonomous)
-        chain = self._parties(agent, on_behalf_of, tenant, autonomous=autonomous)
-        at = int(self._clock())
-        grant = Grant(
-            id=ulid(self._clock()),
-            template=template or "",
-            tenant=chain[0].tenant,
-            user=on_behalf_of or "",
-            agents=(agent,),
+        return self._opener.open(
+            template,
+            agent=agent,
+            on_behalf_of=on_behalf_of,
+            tenant=tenant,
+            purpose=purpose,
+            tools=tools,
+            limits=limits,
+            expires_in=expires_in,
+            session=session,
             autonomous=autonomous,
-            tools=part.tools,
-            limits=part.limits,
-            issued=at,
-            expires=at + part.expires_in,
-            max_calls=part.calls,
-            max_spend=part.spend,
-            purpose=purpose or part.purpose,
-        )
-        if template is None and tools is not None:
-            grant = self._own(grant, tools, limits)
-        elif tools is not None or limits is not None:
-            grant = self._narrowed(grant, tools, limits)
-        if expires_in is not None:
-            grant = self._expiring(grant, at + expires_in, template is not None)
-        return self._open(grant, session, grace=grace)
-
-    def _own(
-        self,
-        grant: Grant,
-        tools: Iterable[str],
-        limits: Mapping[str, Mapping[str, object]] | None,
-    ) -> Grant:
-        return replace(grant, tools=keys_of(tools), limits=limits_of(limits or {}, "limits"))
-
-    @staticmethod
-    def _narrowed(
-        grant: Grant,
-        tools: Iterable[str] | None,
-        limits: Mapping[str, Mapping[str, object]] | None,
-    ) -> Grant:
-        keys = grant.tools if tools is None else keys_of(tools)
-        merged = {**grant.limits, **limits_of(limits or {}, "limits")}
-        if keys is not None:
-            merged = {key: named for key, named in merged.items() if key in keys}
-        made = replace(grant, tools=keys, limits=merged)
-        wide = wider(made, grant)
-        if wide:
-            raise TaskError(f"what is given beside a template may only narrow it: {wide}")
-        return made
-
-    @staticmethod
-    def _expiring(grant: Grant, expires: int, narrowing: bool) -> Grant:
-        if expires <= grant.issued:
-            raise TaskError("expires_in must be positive")
-        return replace(grant, expires=min(expires, grant.expires) if narrowing else expires)
-
-    def _template(self, name: str | None) -> Template:
-        if name is None:
-            return Template()
-        found = self._templates.get(name)
-        if found is None:
-            known = ", ".join(sorted(self._templates)) or "none yet"
-            raise TaskError(
-                f"there is no task template {name!r} (known: {known})\n"
-                f"  mend: add [tasks.{name}] to lictor.toml"
-            )
-        return found
-
-    def _parties(
-        self, agent: str, user: str | None, tenant: str | None, *, autonomous: bool
-    ) -> tuple[Principal, Principal]:
-        acting = self._party(Kind.AGENT, agent, "agents")
-        if user is None and not autonomous:
-            raise TaskError(
-                "a task without a user would be wider than one with a user\n"
-                "  mend: on_behalf_of=..., or autonomous=True where really nobody is there"
-            )
-        if user is not None and autonomous:
-            raise TaskError("a task for a user is not autonomous\n  mend: leave one of them out")
-        if user is None and not acting.owner:
-            raise TaskError(
-                f"agent {agent} has no owner to answer for an autonomous task\n"
-                f'  mend: owner = "..." in [agents.{agent}]'
-            )
-        person = self._party(Kind.USER, user or acting.owner, "users")
-        named = {person.tenant, acting.tenant} | ({tenant} if tenant is not None else set())
-        if len(named) != 1:
-            raise TaskError(
-                f"tenants differ: user {person.tenant}, agent {acting.tenant}, "
-                f"task {tenant or person.tenant}\n  mend: the directory decides; see lictor.toml"
-            )
-        return person, acting
-
-    def _party(self, kind: Kind, name: str, section: str) -> Principal:
-        found = self._directory.principal(kind, name)
-        if found is None:
-            near = ", ".join(self._directory.near(kind, name))
-            hint = f" (known: {near})" if near else ""
-            raise TaskError(
-                f"{kind.lower()} {name!r} is not in the directory{hint}\n"
-                f"  mend: add [{section}.{name}] to lictor.toml"
-            )
-        return found
-
-    def _open(
-        self,
-        grant: Grant,
-        session: str | None,
-        *,
-        grace: float = 0.0,
-        parent: Task | None = None,
-        task_id: str | None = None,
-        used: tuple[int, int] = (0, 0),
-    ) -> Task:
-        task_id = task_id or ulid(self._clock())
-        conversation = session if session is not None else f"task:{task_id}"
-        try:
-            opened = self._sessions.open(grant.tenant, conversation, known=session is not None)
-        except StoreError as error:
-            raise TaskError(f"the session cannot be opened: {error}") from error
-        return Task(
-            self,
-            grant,
-            opened,
-            assurance=Assurance.ASSERTED,
-            task_id=task_id,
-            parent=parent,
             grace=grace,
-            used=used,
-            now=self._clock(),
-        )
-
-    def child(
-        self,
-        task: Task,
-        agent: str,
-        *,
-        template: str | None,
-        tools: Iterable[str] | None,
-        limits: Mapping[str, Mapping[str, object]] | None,
-        expires_in: int | None,
-        own: bool,
-    ) -> Task:
-        """Makes a child task; see `Task.delegate` and `Task.start`."""
-        if not task.live:
-            raise TaskError(f"task {task.id} is not running, so it has nothing to give")
-        acting = self._party(Kind.AGENT, agent, "agents")
-        if acting.tenant != task.grant.tenant:
-            raise TaskError(f"agent {agent} belongs to another tenant ({acting.tenant})")
-        if own:
-            grant = self._started(task, agent, template)
-        else:
-            at = int(self._clock())
-            grant = task.grant.child(
-                agent,
-                tools=None if tools is None else keys_of(tools),
-                limits=limits_of(limits or {}, "limits"),
-                expires=None if expires_in is None else at + expires_in,
-                issued=at,
-                read_only=tools is None,
-            )
-        return self._open(grant, task.session.conversation, parent=task)
-
-    def _started(self, task: Task, agent: str, template: str | None) -> Grant:
-        part, at = self._template(template), int(self._clock())
-        return Grant(
-            id=ulid(self._clock()),
-            template=template or "",
-            tenant=task.grant.tenant,
-            user=task.grant.user,
-            agents=(agent,),
-            autonomous=task.grant.autonomous,
-            tools=part.tools,
-            limits=part.limits,
-            issued=at,
-            expires=at + part.expires_in,
-            max_calls=part.calls,
-            max_spend=part.spend,
-            purpose=part.purpose,
         )
 
     def resume(self, task_id: str) -> Task:
@@ -457,48 +271,7 @@ class Gate:
         Raises:
             TaskError: It is not known, not suspended, expired, or its principals are gone.
         """
-        row = self.store.task(task_id)
-        if row is None or row.state != "suspended":
-            state = "not known" if row is None else row.state
-            raise TaskError(f"task {task_id} is {state}, so it cannot be resumed")
-        grant = Grant.from_json(row.grant)
-        if self._clock() >= grant.expires:
-            raise TaskError(f"the grant of task {task_id} has expired\n  mend: open a new task")
-        self._parties(
-            grant.agents[0], grant.user or None, grant.tenant, autonomous=grant.autonomous
-        )
-        return self._open(grant, row.conversation, task_id=row.id, used=(row.calls, row.spent))
-
-    def task_moved(self, task: Task, running: tuple[str, ...]) -> None:
-        """Stores and records that a task is running, suspended or ended."""
-        row = TaskRow(
-            task.id,
-            task.state,
-            task.grant.tenant,
-            task.session.conversation,
-            task.grant.to_json(),
-            stream=self.store.head.stream,
-        )
-        body: dict[str, Json] = {**task.facts(), "state": task.state, "bodies": list(running)}
-        entry = Entry(
-            "task",
-            int(self._clock() * 1_000_000),
-            body,
-            tenant=row.tenant,
-            task=task.id,
-            verdict=task.state,
-        )
-        writes: list[Write] = [PutTask(row)]
-        unsaved = task.session.unsaved() if task.state != "running" else None
-        if unsaved is not None:
-            writes.append(unsaved)
-        try:
-            self.store.commit(writes=tuple(writes), entries=(entry,), durable=False)
-        except StoreError as error:
-            if task.state == "running":
-                task.state = "new"
-                raise TaskError(f"the task cannot be recorded: {error}") from error
-            self.telemetry.degraded(str(error))
+        return self._opener.resume(task_id)
 
     # -- for adapters -----------------------------------------------------------------------------
 

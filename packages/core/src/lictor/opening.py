@@ -1,0 +1,295 @@
+"""Opening tasks: from names and a template to a grant, and to what the store knows of the task.
+
+Rules enforced here:
+
+1. Users, agents, tenants and owners are the directory's; a name it does not have opens nothing.
+2. A template may only be narrowed by what is given beside it, a parent only by what is delegated.
+3. A task without a user is autonomous, says so, and has its owner stand in the chain.
+4. A resumed task has the grant it was suspended with, its principals looked up anew.
+5. A task that cannot be recorded does not run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+from lictor.errors import StoreError, TaskError
+from lictor.grant import Grant, wider
+from lictor.model import Assurance, Json, Kind, Principal, ulid
+from lictor.ports import Clock, Directory, Entry, PutTask, Store, TaskRow, Write
+from lictor.session import Sessions
+from lictor.task import Task
+from lictor.telemetry import Telemetry
+from lictor.template import Template, keys_of, limits_of
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Opener:
+    """Opens, delegates, resumes and records tasks. Its identity is what ties a task to its gate."""
+
+    store: Store
+    directory: Directory
+    templates: Mapping[str, Template]
+    clock: Clock
+    telemetry: Telemetry
+    sessions: Sessions = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "sessions", Sessions(self.store))
+
+    def open(
+        self,
+        template: str | None,
+        *,
+        agent: str,
+        on_behalf_of: str | None,
+        tenant: str | None,
+        purpose: str,
+        tools: Iterable[str] | None,
+        limits: Mapping[str, Mapping[str, object]] | None,
+        expires_in: int | None,
+        session: str | None,
+        autonomous: bool,
+        grace: float,
+    ) -> Task:
+        """A root task; see `Gate.task`."""
+        part = self._template(template)
+        autonomous = autonomous or (on_behalf_of is None and part.autonomous)
+        chain = self._parties(agent, on_behalf_of, tenant, autonomous=autonomous)
+        at = int(self.clock())
+        grant = Grant(
+            id=ulid(self.clock()),
+            template=template or "",
+            tenant=chain[0].tenant,
+            user=on_behalf_of or "",
+            agents=(agent,),
+            autonomous=autonomous,
+            tools=part.tools,
+            limits=part.limits,
+            issued=at,
+            expires=at + part.expires_in,
+            max_calls=part.calls,
+            max_spend=part.spend,
+            purpose=purpose or part.purpose,
+        )
+        if template is None and tools is not None:
+            grant = self._own(grant, tools, limits)
+        elif tools is not None or limits is not None:
+            grant = self._narrowed(grant, tools, limits)
+        if expires_in is not None:
+            grant = self._expiring(grant, at + expires_in, template is not None)
+        return self._open(grant, session, grace=grace)
+
+    def _own(
+        self,
+        grant: Grant,
+        tools: Iterable[str],
+        limits: Mapping[str, Mapping[str, object]] | None,
+    ) -> Grant:
+        return replace(grant, tools=keys_of(tools), limits=limits_of(limits or {}, "limits"))
+
+    @staticmethod
+    def _narrowed(
+        grant: Grant,
+        tools: Iterable[str] | None,
+        limits: Mapping[str, Mapping[str, object]] | None,
+    ) -> Grant:
+        keys = grant.tools if tools is None else keys_of(tools)
+        merged = {**grant.limits, **limits_of(limits or {}, "limits")}
+        if keys is not None:
+            merged = {key: named for key, named in merged.items() if key in keys}
+        made = replace(grant, tools=keys, limits=merged)
+        wide = wider(made, grant)
+        if wide:
+            raise TaskError(f"what is given beside a template may only narrow it: {wide}")
+        return made
+
+    @staticmethod
+    def _expiring(grant: Grant, expires: int, narrowing: bool) -> Grant:
+        if expires <= grant.issued:
+            raise TaskError("expires_in must be positive")
+        return replace(grant, expires=min(expires, grant.expires) if narrowing else expires)
+
+    def _template(self, name: str | None) -> Template:
+        if name is None:
+            return Template()
+        found = self.templates.get(name)
+        if found is None:
+            known = ", ".join(sorted(self.templates)) or "none yet"
+            raise TaskError(
+                f"there is no task template {name!r} (known: {known})\n"
+                f"  mend: add [tasks.{name}] to lictor.toml"
+            )
+        return found
+
+    def _parties(
+        self, agent: str, user: str | None, tenant: str | None, *, autonomous: bool
+    ) -> tuple[Principal, Principal]:
+        acting = self._party(Kind.AGENT, agent, "agents")
+        if user is None and not autonomous:
+            raise TaskError(
+                "a task without a user would be wider than one with a user\n"
+                "  mend: on_behalf_of=..., or autonomous=True where really nobody is there"
+            )
+        if user is not None and autonomous:
+            raise TaskError("a task for a user is not autonomous\n  mend: leave one of them out")
+        if user is None and not acting.owner:
+            raise TaskError(
+                f"agent {agent} has no owner to answer for an autonomous task\n"
+                f'  mend: owner = "..." in [agents.{agent}]'
+            )
+        person = self._party(Kind.USER, user or acting.owner, "users")
+        named = {person.tenant, acting.tenant} | ({tenant} if tenant is not None else set())
+        if len(named) != 1:
+            raise TaskError(
+                f"tenants differ: user {person.tenant}, agent {acting.tenant}, "
+                f"task {tenant or person.tenant}\n  mend: the directory decides; see lictor.toml"
+            )
+        return person, acting
+
+    def _party(self, kind: Kind, name: str, section: str) -> Principal:
+        found = self.directory.principal(kind, name)
+        if found is None:
+            near = ", ".join(self.directory.near(kind, name))
+            hint = f" (known: {near})" if near else ""
+            raise TaskError(
+                f"{kind.lower()} {name!r} is not in the directory{hint}\n"
+                f"  mend: add [{section}.{name}] to lictor.toml"
+            )
+        return found
+
+    def _open(
+        self,
+        grant: Grant,
+        session: str | None,
+        *,
+        grace: float = 0.0,
+        parent: Task | None = None,
+        task_id: str | None = None,
+        used: tuple[int, int] = (0, 0),
+    ) -> Task:
+        task_id = task_id or ulid(self.clock())
+        conversation = session if session is not None else f"task:{task_id}"
+        try:
+            opened = self.sessions.open(grant.tenant, conversation, known=session is not None)
+        except StoreError as error:
+            raise TaskError(f"the session cannot be opened: {error}") from error
+        return Task(
+            self,
+            grant,
+            opened,
+            assurance=Assurance.ASSERTED,
+            task_id=task_id,
+            parent=parent,
+            grace=grace,
+            used=used,
+            now=self.clock(),
+        )
+
+    def child(
+        self,
+        task: Task,
+        agent: str,
+        *,
+        template: str | None,
+        tools: Iterable[str] | None,
+        limits: Mapping[str, Mapping[str, object]] | None,
+        expires_in: int | None,
+        own: bool,
+    ) -> Task:
+        """Makes a child task; see `Task.delegate` and `Task.start`."""
+        if not task.live:
+            raise TaskError(f"task {task.id} is not running, so it has nothing to give")
+        acting = self._party(Kind.AGENT, agent, "agents")
+        if acting.tenant != task.grant.tenant:
+            raise TaskError(f"agent {agent} belongs to another tenant ({acting.tenant})")
+        if own:
+            grant = self._started(task, agent, template)
+        else:
+            at = int(self.clock())
+            grant = task.grant.child(
+                agent,
+                tools=None if tools is None else keys_of(tools),
+                limits=limits_of(limits or {}, "limits"),
+                expires=None if expires_in is None else at + expires_in,
+                issued=at,
+                read_only=tools is None,
+            )
+        return self._open(grant, task.session.conversation, parent=task)
+
+    def reading(self, task: Task) -> Task:
+        """Makes a child task that may only read; see `Task.reading`."""
+        if not task.live:
+            raise TaskError(f"task {task.id} is not running, so it has nothing to give")
+        grant = replace(
+            task.grant,
+            id=ulid(self.clock()),
+            read_only=True,
+            depth=task.grant.depth + 1,
+            parent=task.grant.id,
+        )
+        return self._open(grant, task.session.conversation, parent=task)
+
+    def _started(self, task: Task, agent: str, template: str | None) -> Grant:
+        part, at = self._template(template), int(self.clock())
+        return Grant(
+            id=ulid(self.clock()),
+            template=template or "",
+            tenant=task.grant.tenant,
+            user=task.grant.user,
+            agents=(agent,),
+            autonomous=task.grant.autonomous,
+            tools=part.tools,
+            limits=part.limits,
+            issued=at,
+            expires=at + part.expires_in,
+            max_calls=part.calls,
+            max_spend=part.spend,
+            purpose=part.purpose,
+        )
+
+    def resume(self, task_id: str) -> Task:
+        """A suspended task, continued; see `Gate.resume`."""
+        row = self.store.task(task_id)
+        if row is None or row.state != "suspended":
+            state = "not known" if row is None else row.state
+            raise TaskError(f"task {task_id} is {state}, so it cannot be resumed")
+        grant = Grant.from_json(row.grant)
+        if self.clock() >= grant.expires:
+            raise TaskError(f"the grant of task {task_id} has expired\n  mend: open a new task")
+        self._parties(
+            grant.agents[0], grant.user or None, grant.tenant, autonomous=grant.autonomous
+        )
+        return self._open(grant, row.conversation, task_id=row.id, used=(row.calls, row.spent))
+
+    def task_moved(self, task: Task, running: tuple[str, ...]) -> None:
+        """Stores and records that a task is running, suspended or ended."""
+        row = TaskRow(
+            task.id,
+            task.state,
+            task.grant.tenant,
+            task.session.conversation,
+            task.grant.to_json(),
+            stream=self.store.head.stream,
+        )
+        body: dict[str, Json] = {**task.facts(), "state": task.state, "bodies": list(running)}
+        entry = Entry(
+            "task",
+            int(self.clock() * 1_000_000),
+            body,
+            tenant=row.tenant,
+            task=task.id,
+            verdict=task.state,
+        )
+        writes: list[Write] = [PutTask(row)]
+        unsaved = task.session.unsaved() if task.state != "running" else None
+        if unsaved is not None:
+            writes.append(unsaved)
+        try:
+            self.store.commit(writes=tuple(writes), entries=(entry,), durable=False)
+        except StoreError as error:
+            if task.state == "running":
+                task.state = "new"
+                raise TaskError(f"the task cannot be recorded: {error}") from error
+            self.telemetry.degraded(str(error))
