@@ -14,10 +14,11 @@ Rules enforced here:
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar, Token
 from types import TracebackType
 from typing import TYPE_CHECKING, ParamSpec, Protocol, TypeVar
@@ -77,6 +78,10 @@ class Keeper(Protocol):
         """Makes a child task under a narrower grant, or one under a grant of its own."""
         ...
 
+    def reading(self, task: Task) -> Task:
+        """Makes a child task of the same agents that may only read."""
+        ...
+
 
 class Task:
     """Work under one grant. Made by `Gate.task`, used as a (sync or async) context manager.
@@ -118,6 +123,8 @@ class Task:
         self._running: set[str] = set()
         self._idle = threading.Condition()
         self._token: Token[Task | None] | None = None
+        self._children: list[Task] = []
+        self._reading: Task | None = None
 
     # -- lifetime ---------------------------------------------------------------------------------
 
@@ -140,10 +147,20 @@ class Task:
             )
         if self.state != "new":
             raise TaskError(f"task {self.id} was already entered\n  mend: open a new task")
-        self.state = "running"
-        self.keeper.task_moved(self, ())
+        self._begin()
         self._token = _current.set(self)
         return self
+
+    def _begin(self) -> None:
+        self.state = "running"
+        self.keeper.task_moved(self, ())
+        if self._parent is not None:
+            with self._parent._idle:
+                self._parent._children.append(self)
+
+    def _forget(self, child: Task) -> None:
+        with self._idle, contextlib.suppress(ValueError):
+            self._children.remove(child)
 
     def __exit__(
         self,
@@ -191,8 +208,22 @@ class Task:
             if self._grace and self._running:
                 self._idle.wait_for(lambda: not self._running, timeout=self._grace)
             running = tuple(sorted(self._running))
+            children, self._children, self._reading = self._children, [], None
+        for child in children:
+            child.end()
+        if self._parent is not None:
+            self._parent._forget(self)
         self.keeper.task_moved(self, running)
         return running
+
+    @contextlib.contextmanager
+    def here(self) -> Iterator[None]:
+        """Makes this running task the current one for a block, in any thread or context."""
+        token = _current.set(self)
+        try:
+            yield
+        finally:
+            _current.reset(token)
 
     def bind(self, function: Callable[P, T]) -> Callable[P, T]:
         """A function that runs under this task in any thread or context.
@@ -201,11 +232,8 @@ class Task:
         """
 
         def bound(*args: P.args, **kwargs: P.kwargs) -> T:
-            token = _current.set(self)
-            try:
+            with self.here():
                 return function(*args, **kwargs)
-            finally:
-                _current.reset(token)
 
         return bound
 
@@ -252,26 +280,59 @@ class Task:
             self, agent, template=template, tools=None, limits=None, expires_in=None, own=True
         )
 
+    def reading(self) -> Task:
+        """The running child for work that nobody has mapped to an agent: it may only read.
+
+        It is one for all such work, and ends with this task.
+
+        Raises:
+            TaskError: This task is not running.
+        """
+        with self._idle:
+            if self._reading is None:
+                child = self.keeper.reading(self)
+                child._begin()
+                self._reading = child
+            return self._reading
+
     # -- for the pipeline -------------------------------------------------------------------------
 
     def reserve(self, spend: int) -> bool:
-        """Counts one call and its spend (1/10,000) against the budget, if they still fit."""
+        """Counts one call and its spend (1/10,000) against the budget, if they still fit.
+
+        What a delegated task uses is used of its parent's budget too.
+        """
+        payer = self._payer
+        if payer is not None and not payer.reserve(spend):
+            return False
         with self._idle:
-            grant = self.grant
-            if grant.max_calls is not None and self._calls + 1 > grant.max_calls:
-                return False
-            most = grant.max_spend_units
-            if most is not None and self._spent + spend > most:
-                return False
-            self._calls += 1
-            self._spent += spend
-            return True
+            fits = self._fits(spend)
+            if fits:
+                self._calls += 1
+                self._spent += spend
+        if not fits and payer is not None:
+            payer.refund(spend)
+        return fits
+
+    def _fits(self, spend: int) -> bool:
+        grant, most = self.grant, self.grant.max_spend_units
+        if grant.max_calls is not None and self._calls + 1 > grant.max_calls:
+            return False
+        return most is None or self._spent + spend <= most
+
+    @property
+    def _payer(self) -> Task | None:
+        """The parent whose grant this one is a part of; a started task has a grant of its own."""
+        parent = self._parent
+        return parent if parent is not None and self.grant.parent == parent.grant.id else None
 
     def refund(self, spend: int) -> None:
         """Gives back what a call that did not run had reserved."""
         with self._idle:
             self._calls -= 1
             self._spent -= spend
+        if self._payer is not None:
+            self._payer.refund(spend)
 
     def begin(self, call: str) -> bool:
         """Registers a running body; `False` if the task no longer lets one start."""
