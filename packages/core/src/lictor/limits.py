@@ -38,9 +38,9 @@ class Equals:
     encoded: bytes = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        encoded = canonical(self.value)
+        encoded, value = _fixed(self.value)
         object.__setattr__(self, "encoded", encoded)
-        object.__setattr__(self, "value", json.loads(encoded))
+        object.__setattr__(self, "value", value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +53,17 @@ class OneOf:
     def __post_init__(self) -> None:
         if not self.values:
             raise ValueError("one_of needs at least one value")
-        encoded = [canonical(value) for value in self.values]
-        object.__setattr__(self, "encoded", frozenset(encoded))
-        object.__setattr__(self, "values", tuple(map(json.loads, encoded)))
+        fixed = [_fixed(value) for value in self.values]
+        object.__setattr__(self, "encoded", frozenset(encoded for encoded, _ in fixed))
+        object.__setattr__(self, "values", tuple(value for _, value in fixed))
+
+
+def _fixed(value: Json) -> tuple[bytes, Json]:
+    """Canonical bytes and a copy nobody else holds; refuses what does not read back alike."""
+    encoded = canonical(value)
+    copied = json.loads(encoded)
+    canonical(copied)
+    return encoded, copied
 
 
 @dataclass(frozen=True, slots=True)
