@@ -228,8 +228,19 @@ class Grant:
         raise TaskError("the stored grant is damaged: it does not read back as it was written")
 
 
+_TYPES: Final[Mapping[str, type]] = {
+    **dict.fromkeys(("id", "tenant", "user", "template", "purpose", "parent"), str),
+    **dict.fromkeys(("issued", "expires", "depth"), int),
+    **dict.fromkeys(("autonomous", "read_only"), bool),
+}
+
+
 def _parts(raw: Mapping[str, Json]) -> dict[str, object]:
     parts: dict[str, object] = dict(raw)
+    if not all(type(raw[name]) is kind for name, kind in _TYPES.items()):
+        raise TypeError("a part has another type")
+    if type(raw["max_calls"]) not in (int, type(None)):
+        raise TypeError("max_calls is not a whole number")
     parts["agents"] = tuple(raw["agents"])  # type: ignore[arg-type]
     tools, spend = raw["tools"], raw["max_spend"]
     if tools is not None:
