@@ -131,7 +131,7 @@ def _policies(tool: str, rules: Sequence[_Rule]) -> Iterable[str]:
     nobody = _not(_any([rule.who for rule in rules]))
     for number, rule in enumerate(rules, 1):
         name = f"rule:{tool}" + (f":{number}" if number > 1 else "")
-        concerns = _any([rule.who, nobody]) if rule.who else ""
+        concerns = _any([rule.who, nobody]) if len(rules) > 1 else ""
         asks = rule.otherwise != "deny"
         condition = concerns if asks else rule.fits
         yield (
