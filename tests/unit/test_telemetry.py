@@ -332,8 +332,10 @@ class TestNeverRaises:
         self, rig: Rig, processor: SpanProcessor
     ) -> None:
         rig.tracers.add_span_processor(processor)
-        rig.telemetry.decided(decided())
-        assert len(rig.events()) == 1
+        ids = rig.telemetry.decided(decided())
+        (record,) = rig.events()
+        assert bool(ids.span_id) is isinstance(processor, _CrashAtEnd)
+        assert f"{record.span_id:016x}" == (ids.span_id or "0" * 16)
         assert rig.total() == 1
         assert rig.total("lictor.telemetry.errors") == 1
 
