@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Sequence
@@ -28,6 +29,8 @@ from lictor.ports import Head
 
 POLL: Final = 0.2
 """Seconds between looks at the store while following it."""
+READER: Final = 1
+"""Newest `min_reader` that this code understands."""
 _PAGE: Final = 1_000
 _ROOT: Final = bytes(32)
 _COLUMNS: Final = ("kind", "at", "call", "tenant", "task", "tool", "verdict", "code")
@@ -409,22 +412,21 @@ def _line(row: Sequence[Any]) -> Line:
 def _connect(path: Path) -> sqlite3.Connection:
     if not path.is_file():
         raise StoreError(f"{path}: there is no store", "name the store's file (see lictor.toml)")
-    uri = path.absolute().as_uri()
+    wal = path.with_name(path.name + "-wal")
+    # A closed store on a read-only medium: nobody writes there, and no lock file can be made.
+    at_rest = not os.access(path.parent, os.W_OK) and not (wal.exists() and wal.stat().st_size)
+    mode = "ro&immutable=1" if at_rest else "ro"
     try:
-        try:
-            db = sqlite3.connect(f"{uri}?mode=ro", uri=True, isolation_level=None)
-            db.execute("SELECT min_reader FROM meta").fetchone()
-        except sqlite3.OperationalError as error:
-            # A closed store on a read-only medium: nobody writes there, so no lock is needed.
-            wal = path.with_name(path.name + "-wal")
-            if error.sqlite_errorname not in ("SQLITE_CANTOPEN", "SQLITE_READONLY_DIRECTORY"):
-                raise
-            if wal.exists() and wal.stat().st_size:
-                raise
-            db = sqlite3.connect(f"{uri}?mode=ro&immutable=1", uri=True, isolation_level=None)
-            db.execute("SELECT min_reader FROM meta").fetchone()
-    except sqlite3.Error as error:
+        db = sqlite3.connect(f"{path.absolute().as_uri()}?mode={mode}", uri=True)
+        db.isolation_level = None
+        (reader,) = db.execute("SELECT min_reader FROM meta").fetchone()
+    except (sqlite3.Error, TypeError) as error:
         raise _unreadable(path, error) from error
+    if reader > READER:
+        raise StoreError(
+            f"{path}: the store needs a reader of schema {reader} or newer, this is {READER}",
+            "upgrade lictor on this machine to the version that wrote the store",
+        )
     return db
 
 

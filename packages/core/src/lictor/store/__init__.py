@@ -74,7 +74,7 @@ def open_store(
     store = SqlStore(database, writer, readonly=readonly)
     try:
         if readonly:
-            database.read(lambda sql: sql.row(s.GENERATION, {}))
+            database.look_only()
         else:
             writer.begin()
             writer.start()

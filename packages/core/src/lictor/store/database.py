@@ -25,8 +25,7 @@ from sqlalchemy.engine.interfaces import DBAPICursor
 from sqlalchemy.pool import NullPool
 
 from lictor.errors import StoreError
-from lictor.store import files
-from lictor.store.tables import migrate
+from lictor.store import files, tables
 
 APPLICATION_ID: Final = 0x4C696374
 """`Lict`, in the header of the file."""
@@ -125,6 +124,8 @@ def _identity(path: Path) -> tuple[int, int]:
 
 def _connect(path: Path, *, readonly: bool) -> sqlite3.Connection:
     mode = "ro" if readonly else "rw"
+    if readonly and files.at_rest(path):
+        mode = "ro&immutable=1"
     return sqlite3.connect(
         f"{path.as_uri()}?mode={mode}",
         uri=True,
@@ -166,13 +167,22 @@ class Database:
             with self._turn():
                 held.sa.exec_driver_sql("BEGIN IMMEDIATE")
                 try:
-                    if migrate(held.sa, str(self.path)):
+                    if tables.migrate(held.sa, str(self.path)):
                         held.execute(f"PRAGMA application_id={APPLICATION_ID}")
                     held.execute("COMMIT")
                 except BaseException:
                     if held.driver.in_transaction:
                         held.driver.rollback()
                     raise
+
+    def look_only(self) -> None:
+        """Opens for reading, and nothing else.
+
+        Raises:
+            StoreError: The file is unusable; the text says why.
+        """
+        with self.reading:
+            self.read(lambda _: tables.check(cast("_Held", self._read).sa, str(self.path)))
 
     def _turn(self) -> files.WriterLock:
         if self._lock is None:

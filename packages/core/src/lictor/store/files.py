@@ -12,6 +12,7 @@ Rules enforced here:
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import re
@@ -110,6 +111,15 @@ def inspect(path: Path) -> None:
             raise StoreError(f"{name}: can be written by other accounts", f"chmod go-w {name}")
 
 
+def at_rest(path: Path) -> bool:
+    """Whether nobody can be writing: a directory that takes no files, and no WAL in it.
+
+    SQLite reads such a store only when told so, because it cannot make its lock files there.
+    """
+    wal = sidecars(path)[0]
+    return not os.access(path.parent, os.W_OK) and not (wal.exists() and wal.stat().st_size)
+
+
 def sidecars(path: Path) -> tuple[Path, ...]:
     """The files that SQLite and the writer lock keep beside the store."""
     return tuple(path.with_name(path.name + end) for end in ("-wal", "-shm", ".lock"))
@@ -182,6 +192,15 @@ _MENDS: Final = {
     "SQLITE_TOOBIG": ("a value is too large", "keep a record below 1 MB"),
 }
 
+_OF_SYSTEM: Final = {
+    errno.EACCES: "SQLITE_READONLY",
+    errno.EPERM: "SQLITE_READONLY",
+    errno.EROFS: "SQLITE_READONLY",
+    errno.ENOSPC: "SQLITE_FULL",
+    errno.EDQUOT: "SQLITE_FULL",
+    errno.EIO: "SQLITE_IOERR",
+}
+
 
 def cause(error: BaseException) -> sqlite3.Error | None:
     """The SQLite error inside whatever wraps it."""
@@ -193,8 +212,9 @@ def explain(error: BaseException, path: Path) -> StoreError:
     """Turns an error met while using the store into one that says how to mend it."""
     if isinstance(error, StoreError):
         return error
-    name = getattr(cause(error), "sqlite_errorname", None) or ""
+    number = error.errno if isinstance(error, OSError) else None
+    name = getattr(cause(error), "sqlite_errorname", None) or _OF_SYSTEM.get(number or 0, "")
     for code, (problem, mend) in _MENDS.items():
         if name.startswith(code):
-            return StoreError(f"{path}: {problem} ({name})", mend)
+            return StoreError(f"{path}: {problem} ({error if number else name})", mend)
     return StoreError(f"{path}: {error}", "lictor check; if it stays, please report it")

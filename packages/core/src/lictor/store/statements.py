@@ -23,7 +23,6 @@ def _sql(text: str) -> sa.ColumnClause[Any]:
 
 
 REVISION: Final = select(META.c.rev)
-GENERATION: Final = select(META.c.generation, META.c.schema)
 
 STREAM_ADD: Final = insert(STREAM)
 STREAM_TOUCH: Final = (

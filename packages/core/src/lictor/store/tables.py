@@ -172,6 +172,19 @@ def migrate(connection: sa.Connection, where: str) -> bool:
     Raises:
         StoreError: The store is newer than this code can read, or is no Lictor store.
     """
+    found = check(connection, where)
+    for number, (step, min_reader) in enumerate(MIGRATIONS[found:], found + 1):
+        step(connection)
+        connection.execute(sa.update(META).values(schema=number, min_reader=min_reader))
+    return found < len(MIGRATIONS)
+
+
+def check(connection: sa.Connection, where: str) -> int:
+    """The store's schema number, 0 for an empty file.
+
+    Raises:
+        StoreError: The store is newer than this code can read, or is no Lictor store.
+    """
     ours = len(MIGRATIONS)
     found, reader = _version(connection, where)
     if reader > ours:
@@ -179,10 +192,7 @@ def migrate(connection: sa.Connection, where: str) -> bool:
             f"{where}: the store needs a reader of schema {reader} or newer, this is {ours}",
             "upgrade lictor on this machine to the version that wrote the store",
         )
-    for number, (step, min_reader) in enumerate(MIGRATIONS[found:], found + 1):
-        step(connection)
-        connection.execute(sa.update(META).values(schema=number, min_reader=min_reader))
-    return found < ours
+    return found
 
 
 def _version(connection: sa.Connection, where: str) -> tuple[int, int]:

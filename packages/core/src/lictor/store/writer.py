@@ -143,7 +143,7 @@ class Writer:
             if self._failed is not None or time.monotonic() >= due:
                 self._tick()
                 due = time.monotonic() + (HEARTBEAT if self._failed is None else PROBE)
-            if closing and not batch:
+            if closing and not batch and (self._failed is not None or not self._queue):
                 self._finish()
                 return
 
@@ -163,12 +163,11 @@ class Writer:
         while batch:
             durable = any(member.durable for member in batch)
             current = tuple(batch)
-            started = _started(current)
             try:
                 results = self._write(
                     lambda sql, members=current: [self._apply(sql, m) for m in members],  # type: ignore[misc]
                     durable=durable,
-                    started=started,
+                    members=current,
                 )
             except _Refused as refused:
                 batch = [member for member in batch if member is not refused.member]
@@ -199,7 +198,7 @@ class Writer:
         work: Callable[[Statements], _T],
         *,
         durable: bool,
-        started: tuple[str, ...] = (),
+        members: tuple[Member, ...] = (),
     ) -> _T:
         """One transaction of this stream, with the stream's own row moved on."""
         chain, before = self._chain, self._chain.mark
@@ -210,7 +209,7 @@ class Writer:
                 result = work(sql)
                 self._touch(sql)
         except CommitLost as error:
-            if not self._committed(before, started):
+            if not self._committed(before, _started(members)):
                 raise files.explain(error.__cause__ or error, self._database.path) from error
         except BaseException:
             chain.reset(before)
@@ -277,14 +276,16 @@ class Writer:
     def _fail(self, error: Exception, batch: list[Member]) -> None:
         problem = files.explain(error, self._database.path)
         with self._ready:
+            news = self._failed is None or self._failed.problem != problem.problem
             waiting = [*batch, *self._queue]
             self._queue = deque(member for member in waiting if not member.durable)
             self._failed = problem
-        self._database.drop()
-        _log.error("%s", problem)
+        if news:
+            _log.error("%s", problem)
         for member in waiting:
             if member.durable:
                 member.future.set_exception(problem)
+        self._database.drop()
 
     def _keep(self, batch: list[Member]) -> None:
         with self._ready:
@@ -300,7 +301,9 @@ class Writer:
         except Exception as error:
             self._fail(error, [])
         else:
-            self._failed = None
+            with self._ready:
+                self._failed = None
+                self._ready.notify_all()
 
     def begin(self) -> None:
         """Opens the database, enters the stream, and settles the calls of the dead.
