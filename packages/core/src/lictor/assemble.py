@@ -137,6 +137,25 @@ def declare(settings: Settings, catalog: Catalog) -> Declared:
     )
 
 
+def rehearsal(project: Project, folder: Path) -> Gate:
+    """A gate with the project's parts and a store of its own, for calls that never run.
+
+    Args:
+        project: The project.
+        folder: An empty folder for the store.
+    """
+    return Gate(
+        catalog=project.catalog,
+        policy=project.policy,
+        store=open_store(folder / "lictor.db"),
+        directory=LocalDirectory(project.settings),
+        key=RecordKey(secrets.token_bytes(32), "rehearsal"),
+        templates=project.templates,
+        protected=Protected.of(project.files()),
+        tenant=project.settings.tenant,
+    )
+
+
 def assemble(
     path: Path,
     *,

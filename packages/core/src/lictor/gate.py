@@ -27,7 +27,7 @@ from lictor.catalog import Catalog
 from lictor.model import Decision, Mode, Principal, Tool, ToolCall, ToolKey
 from lictor.opening import Opener
 from lictor.pipeline import Pipeline
-from lictor.ports import Approvals, Clock, Directory, Policy, Store
+from lictor.ports import Approvals, Clock, Directory, Policy, Query, Store
 from lictor.protect import Protected
 from lictor.record import Teller
 from lictor.stages import Stages
@@ -190,6 +190,13 @@ class Gate:
 
     def decide(self, call: ToolCall) -> Decision:
         """A preview: records, reserves and consumes nothing, and is no authority to run."""
+        return self._pipeline.preview(call)[0]
+
+    def rehearse(self, call: ToolCall) -> tuple[Decision, Query | None]:
+        """A preview with the question that was put to policy; `lictor explain` takes it apart.
+
+        The question is `None` where an earlier stage refused.
+        """
         return self._pipeline.preview(call)
 
     def visible(self, tools: Iterable[Tool]) -> frozenset[ToolKey]:

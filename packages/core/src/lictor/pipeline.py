@@ -43,6 +43,7 @@ from lictor.ports import (
     Committed,
     Entry,
     Guard,
+    Query,
     RevisionIs,
     SettleCall,
     StartCall,
@@ -101,25 +102,29 @@ class Pipeline:
             detail = detail or str(error)
         return self._denied(attempt, Refuse(code, detail))
 
-    def preview(self, call: ToolCall) -> Decision:
-        """What would be decided now: nothing is recorded, reserved or consumed."""
-        attempt = self._met(call)
+    def preview(self, call: ToolCall) -> tuple[Decision, Query | None]:
+        """What would be decided now, and the question to policy if it came so far.
+
+        Nothing is recorded, reserved or consumed.
+        """
+        attempt, query = self._met(call), None
         try:
             self.stages.examine(attempt)
             self.stages.identify(attempt)
             self.stages.scope(attempt)
             self.stages.protect(attempt)
             self.stages.reserve(attempt)
+            query = self.stages.query(attempt)
             for command in self.stages.judge(attempt):  # only a blocking engine yields
                 command.future.exception(command.seconds)  # type: ignore[union-attr]
                 raise Refuse("policy_error", "a blocking policy engine has no preview")
             if attempt.effectful and self.store.call(attempt.call_id) is not None:
                 raise Refuse("already_attempted")
-            return self._allow(attempt, count=False)
+            return self._allow(attempt, count=False), query
         except Refuse as refuse:
-            return self._refusal(attempt, refuse, count=False)
+            return self._refusal(attempt, refuse, count=False), query
         except Exception as error:
-            return self._refusal(attempt, _failure(error), count=False)
+            return self._refusal(attempt, _failure(error), count=False), query
         finally:
             self.stages.unreserve(attempt)
 

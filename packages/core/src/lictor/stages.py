@@ -236,8 +236,9 @@ class Stages:
             a.met |= set(asks)
         raise Refuse("policy_error", "the policy keeps asking for more")
 
-    def _evaluate(self, a: Attempt) -> Generator[Io, Ended, Answer]:
-        query = Query(
+    def query(self, a: Attempt) -> Query:
+        """The question to the engine."""
+        return Query(
             chain=a.chain,
             review=a.known.review,
             input=a.args.view,
@@ -248,6 +249,9 @@ class Stages:
             met=a.met,
             now=int(a.at),
         )
+
+    def _evaluate(self, a: Attempt) -> Generator[Io, Ended, Answer]:
+        query = self.query(a)
         if not self.policy.blocking:
             try:
                 answer = self.policy.evaluate(query)

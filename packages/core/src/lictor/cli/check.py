@@ -9,8 +9,8 @@ from typing import Annotated, Final
 
 import typer
 
-from lictor import catalog
 from lictor.assemble import Project
+from lictor.catalog import read_seen
 from lictor.cli.shared import DEFAULT, ProjectFile, console, open_project, plain
 from lictor.errors import StoreError
 from lictor.policy.lint import lint
@@ -51,7 +51,8 @@ def check(
 def _problems(project: Project) -> Iterator[str]:
     if project.settings.mode == "observe":
         yield "observe mode lets calls proceed that policy denies"
-    waiting = catalog.pending(project.catalog, project.seen)
+    seen = read_seen(project.seen)
+    waiting = [key for key in sorted(seen) if _waits(project.catalog.check(seen[key]))]
     if waiting:
         yield (
             f"{len(waiting)} tools wait for review: {', '.join(map(str, waiting))}\n"
@@ -63,6 +64,10 @@ def _problems(project: Project) -> Iterator[str]:
                 yield f"tasks.{name} names {key}, which is not reviewed"
     yield from _store(project)
     yield from _ambient()
+
+
+def _waits(code: str | None) -> bool:
+    return code in ("tool_unreviewed", "tool_changed")
 
 
 def _store(project: Project) -> Iterator[str]:

@@ -1,0 +1,61 @@
+# Needs Python >= 3.11 and make. Uses uv when it is there, else pip.
+PYTHON ?= python3
+ARGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+BRIDGE := .venvs/mcp1
+UV := $(shell command -v uv 2>/dev/null)
+RUNTIME := -e packages/core -e packages/langchain opentelemetry-sdk
+MANIFESTS := $(wildcard packages/*/pyproject.toml) pyproject.toml
+
+ifeq ($(UV),)
+create = $(PYTHON) -m venv $(1)
+install = $(1)/bin/python -m pip install --quiet --disable-pip-version-check
+else
+create = $(UV) venv --quiet --allow-existing --python $(PYTHON) $(1)
+install = $(UV) pip install --quiet --python $(1)/bin/python
+endif
+
+.PHONY: demo test check fix bench docs clean
+
+demo: $(VENV)/.runtime  ## the main job twice: unguarded and guarded
+	$(BIN)/lictor demo --report build/demo/report.json
+
+test: $(VENV)/.dev $(BRIDGE)/.ready  ## all tests
+	$(BRIDGE)/bin/python -m pytest tests/adapters/mcp_bridge $(ARGS)
+	$(BIN)/python -m pytest --ignore=tests/adapters/mcp_bridge $(ARGS)
+
+check: $(VENV)/.dev  ## lint, format, types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy packages/*/src
+
+fix: $(VENV)/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.dev  ## writes build/bench/*.json
+	$(BIN)/python benchmarks/run.py $(ARGS)
+
+docs: $(VENV)/.dev  ## the generated pages
+	$(BIN)/python scripts/generate_docs.py
+
+$(VENV)/.runtime: $(MANIFESTS) constraints.txt
+	$(call create,$(VENV))
+	$(call install,$(VENV)) -c constraints.txt $(RUNTIME)
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.runtime requirements-dev.txt
+	$(call install,$(VENV)) -c constraints.txt $(RUNTIME) -e packages/llamaindex -e packages/mcp \
+		-r requirements-dev.txt
+	@touch $@
+
+# langchain-mcp-adapters needs mcp 1.x, which cannot be installed beside mcp 2.x
+$(BRIDGE)/.ready: $(MANIFESTS) constraints/mcp1.txt requirements-mcp1.txt
+	$(call create,$(BRIDGE))
+	$(call install,$(BRIDGE)) -c constraints/mcp1.txt -e packages/core -e packages/langchain \
+		-r requirements-mcp1.txt
+	@touch $@
+
+clean:
+	rm -rf build .venv .venvs
