@@ -21,7 +21,7 @@ from typing import Any, Final
 
 import cedarpy
 
-from lictor.errors import ConfigError
+from lictor.errors import PERMIT, ConfigError
 from lictor.model import Kind, Principal, Review, ToolKey, digest
 from lictor.policy.encode import Encoder, Refused, refuse_escapes
 from lictor.policy.lint import Finding, findings
@@ -43,7 +43,11 @@ from lictor.policy.validate import validate
 from lictor.ports import Answer, Known, Query
 
 MEMO: Final = 4_096
+_MEMO_TEXT: Final = 4_096
+"""Longer contexts are not kept: the memo stays below 20 MiB whatever the arguments are."""
 _CHAINS: Final = 512
+_ALLOW: Final = cedarpy.Decision.Allow
+_UNDECIDED: Final = cedarpy.Decision.NoDecision
 _PROBE: Final = Principal(Kind.USER, "probe", "lictor")
 
 
@@ -58,6 +62,8 @@ class Slice:
         encoder: Reads what they read.
         action: Uid of the action, as Cedar takes it.
         resource: Uid of the resource.
+        number: Tells slices apart.
+        answers: The answers given so far, each with its twin that says it was remembered.
     """
 
     known: Known
@@ -66,6 +72,30 @@ class Slice:
     encoder: Encoder
     action: dict[str, str]
     resource: dict[str, str]
+    number: int
+    answers: Memo[tuple[Answer, Answer]]
+
+
+class Party:
+    """The principals of a chain, ready to be asked about. Compared by identity."""
+
+    __slots__ = ("_uids", "chain", "entities")
+
+    def __init__(self, chain: tuple[Principal, ...], entities: cedarpy.Entities) -> None:
+        self.chain, self.entities = chain, entities
+        self._uids = [principal_uid(principal).json() for principal in chain]
+
+    def requests(self, found: Slice, context: str) -> list[dict[str, Any]]:
+        """One question for each principal, as Cedar takes it."""
+        return [
+            {
+                "principal": uid,
+                "action": found.action,
+                "resource": found.resource,
+                "context": context,
+            }
+            for uid in self._uids
+        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,11 +140,13 @@ class CedarPolicy:
         runtime = schema_json(self.tools, {str(key): cut[1] for key, cut in cuts.items()})
         self.schema = cedarpy.Schema.from_json_str(json.dumps(runtime), release_gil=True)
         self.slices: dict[ToolKey, Slice] = {
-            known.review.key: _slice(known, *cuts[known.review.key]) for known in self.tools
+            known.review.key: _slice(number, known, *cuts[known.review.key])
+            for number, known in enumerate(self.tools)
         }
         self._resources = tool_entities(self.tools)
         self.digest = self._digest(runtime)
-        self._entities: Memo[cedarpy.Entities] = Memo(_CHAINS)
+        self._parties: Memo[Party] = Memo(_CHAINS)
+        self._recent: Memo[Party] = Memo(_CHAINS)
         self._answers: Memo[Answer] = Memo(MEMO)
         self._self_test()
 
@@ -176,40 +208,50 @@ class CedarPolicy:
         found = self.slices.get(query.review.key)
         if found is None or not _same(found.known.review, query.review):
             raise Refused("policy_error", f"{query.review.key} is not in this policy snapshot")
-        refuse_escapes(query.input)  # type: ignore[arg-type]
+        refuse_escapes(query.input)
+        party = self.party(query)
         leaves = found.encoder.read(query)
-        key = (query.review.key, query.chain, leaves)
+        key = (found.number, party, leaves)
         answer = self._answers.get(key)
-        if answer is None:
-            answer = self._decide(found, query, leaves)
-            self._answers.put(key, replace(answer, hit=True))
+        if answer is not None:
+            return answer
+        context = found.encoder.write(leaves)
+        answer, remembered = self._decide(found, query, party, leaves, context)
+        if len(context) <= _MEMO_TEXT:
+            self._answers.put(key, remembered)
         return answer
 
-    def _decide(self, found: Slice, query: Query, leaves: tuple[Hashable, ...]) -> Answer:
-        first = self._round(found, query, found.encoder.write(leaves))
+    def _decide(
+        self,
+        found: Slice,
+        query: Query,
+        party: Party,
+        leaves: tuple[Hashable, ...],
+        context: str,
+    ) -> tuple[Answer, Answer]:
+        first = self._round(found, party, context)
         if first.allowed:
-            return self._answer(found, True, "permit", first.permits)
-        firing = [s for s in found.statements if s.id in first.forbids]
-        if first.silent or not all(statement.require for statement in firing):
+            return self._answers_of(found, PERMIT, first.permits)
+        asks = frozenset(self.by_id[name].require for name in first.forbids)
+        if first.silent or "" in asks:
             return self._refusal(found, first)
-        asks = frozenset(statement.require for statement in firing)
-        second = self._round(found, query, found.encoder.write(leaves, met=query.met | asks))
+        second = self._round(found, party, found.encoder.write(leaves, met=query.met | asks))
         if not second.allowed:
             return self._refusal(found, second)
-        return replace(
-            self._answer(found, False, "ask_required", first.forbids), asks=tuple(sorted(asks))
-        )
+        return self._answers_of(found, "ask_required", first.forbids, asks)
 
-    def _round(self, found: Slice, query: Query, written: str) -> _Round:
-        entities = self.entities(query)
-        requests = [request(found, principal, written) for principal in query.chain]
-        results = cedarpy.is_authorized_batch(requests, found.policies, entities, self.schema)
+    def _round(self, found: Slice, party: Party, context: str) -> _Round:
+        requests = party.requests(found, context)
+        results = cedarpy.is_authorized_batch(requests, found.policies, party.entities, self.schema)
         permits: set[str] = set()
         forbids: set[str] = set()
         silent: list[Principal] = []
-        for principal, result in zip(query.chain, results, strict=True):
-            reasons = _checked(principal, result)
-            if result.decision is cedarpy.Decision.Allow:
+        for principal, result in zip(party.chain, results, strict=True):
+            decision, reasons = result.decision, result.diagnostics.reasons
+            errors = result.diagnostics.errors
+            if errors or decision is _UNDECIDED:
+                raise Refused("policy_error", f"{principal}: {'; '.join(errors) or 'no decision'}")
+            if decision is _ALLOW:
                 permits.update(reasons)
             elif reasons:
                 forbids.update(reasons)
@@ -218,27 +260,39 @@ class CedarPolicy:
         allowed = not forbids and not silent and bool(permits)
         return _Round(allowed, frozenset(permits), frozenset(forbids), tuple(silent))
 
-    def _refusal(self, found: Slice, last: _Round) -> Answer:
+    def _refusal(self, found: Slice, last: _Round) -> tuple[Answer, Answer]:
         absolute = any(not self.by_id[name].require for name in last.forbids)
         if last.silent and not absolute:
             who = ", ".join(map(str, last.silent))
-            return replace(
-                self._answer(found, False, "no_permit", ()), detail=f"no policy permits {who}"
-            )
-        return self._answer(found, False, "policy_denied", last.forbids)
+            fresh, kept = self._answers_of(found, "no_permit", frozenset())
+            detail = f"no policy permits {who}"
+            return replace(fresh, detail=detail), replace(kept, detail=detail)
+        return self._answers_of(found, "policy_denied", last.forbids)
 
-    def _answer(self, found: Slice, allow: bool, reason: str, ids: Iterable[str]) -> Answer:
-        wanted = frozenset(ids)
-        named = [statement for statement in found.statements if statement.id in wanted]
-        named.sort(key=lambda statement: bool(statement.require))
-        return Answer(
-            allow=allow,
-            reason=reason,
-            policies=tuple(statement.id for statement in named),
-            texts=tuple(statement.reason for statement in named if statement.reason),
-            reads=found.encoder.session,
-            digest=self.digest,
-        )
+    def _answers_of(
+        self,
+        found: Slice,
+        reason: str,
+        ids: frozenset[str],
+        asks: frozenset[str] = frozenset(),
+    ) -> tuple[Answer, Answer]:
+        """The answer as decided now, and as the memo gives it later."""
+        pair = found.answers.get((reason, ids))
+        if pair is None:
+            named = [statement for statement in found.statements if statement.id in ids]
+            named.sort(key=lambda statement: bool(statement.require))
+            answer = Answer(
+                allow=reason == PERMIT,
+                reason=reason,
+                policies=tuple(statement.id for statement in named),
+                texts=tuple(statement.reason for statement in named if statement.reason),
+                asks=tuple(sorted(asks)),
+                reads=found.encoder.session,
+                digest=self.digest,
+            )
+            pair = answer, replace(answer, hit=True)
+            found.answers.put((reason, ids), pair)
+        return pair
 
     def _denied(self, query: Query, code: str, detail: str) -> Answer:
         return Answer(
@@ -249,20 +303,28 @@ class CedarPolicy:
             digest=self.digest,
         )
 
-    def entities(self, query: Query) -> cedarpy.Entities:
-        """The entities of a query: its chain, its user and the resources of the snapshot.
+    def party(self, query: Query) -> Party:
+        """The chain of a query with its entities; the same object for equal chains.
 
         Raises:
             Refused: The chain has no user, the grant's user is not in it, or two principals share
                 an id.
         """
-        key = (query.chain, query.grant.user)
-        held = self._entities.get(key)
-        if held is None:
-            _check_chain(query)
-            held = self._build(query.chain)
-            self._entities.put(key, held)
-        return held
+        chain, user = query.chain, query.grant.user
+        if user is not None and user not in chain:
+            raise Refused("policy_error", "the grant's user is not in the chain")
+        held = self._recent.get(id(chain))
+        if held is not None and held.chain is chain:
+            return held
+        party = self._parties.get(chain)
+        if party is None:
+            check_chain(chain)
+            party = Party(chain, self._build(chain))
+            self._parties.put(chain, party)
+        if party.chain is chain:
+            # Found again by identity: the entry keeps the chain alive, so its id is not reused.
+            self._recent.put(id(chain), party)
+        return party
 
     def _build(self, chain: Iterable[Principal]) -> cedarpy.Entities:
         everything = self._resources + principal_entities(dict.fromkeys(chain))
@@ -303,8 +365,9 @@ class CedarPolicy:
         policies = policy_set(probes)
         entities = self._build([_PROBE])
         found = list(self.slices.values())
+        uid = principal_uid(_PROBE).json()
         requests = [
-            {k: v for k, v in request(one, _PROBE, "").items() if k != "context"} for one in found
+            {"principal": uid, "action": one.action, "resource": one.resource} for one in found
         ]
         results = cedarpy.is_authorized_batch(requests, policies, entities)
         for one, result in zip(found, results, strict=True):
@@ -320,16 +383,6 @@ def policy_set(ests: dict[str, Any]) -> cedarpy.PolicySet:
     """Parses policies in JSON form under ids of our own, which Cedar then reports."""
     document = {"staticPolicies": ests, "templates": {}, "templateLinks": []}
     return cedarpy.PolicySet.from_json_str(json.dumps(document), release_gil=True)
-
-
-def request(found: Slice, principal: Principal, written: str) -> dict[str, Any]:
-    """One question, as Cedar takes it."""
-    return {
-        "principal": principal_uid(principal).json(),
-        "action": found.action,
-        "resource": found.resource,
-        "context": written,
-    }
 
 
 def _refuse_errors(found: Sequence[Finding]) -> None:
@@ -355,7 +408,7 @@ def _shapes(tools: Sequence[Known]) -> dict[str, Record]:
     return shapes
 
 
-def _slice(known: Known, statements: tuple[Statement, ...], shape: Record) -> Slice:
+def _slice(number: int, known: Known, statements: tuple[Statement, ...], shape: Record) -> Slice:
     name = str(known.review.key)
     return Slice(
         known=known,
@@ -364,6 +417,8 @@ def _slice(known: Known, statements: tuple[Statement, ...], shape: Record) -> Sl
         encoder=Encoder(shape),
         action=Uid("Action", name).json(),
         resource=Uid("Tool", name).json(),
+        number=number,
+        answers=Memo(_CHAINS),
     )
 
 
@@ -371,18 +426,9 @@ def _same(mine: Review, theirs: Review) -> bool:
     return mine is theirs or mine == theirs
 
 
-def _check_chain(query: Query) -> None:
-    users = [principal for principal in query.chain if principal.kind is Kind.USER]
-    if not users:
+def check_chain(chain: tuple[Principal, ...]) -> None:
+    """Refuses a chain without a user, or with two principals of one id."""
+    if all(principal.kind is not Kind.USER for principal in chain):
         raise Refused("policy_error", "the chain holds no user; an autonomous task has its owner")
-    if query.grant.user is not None and query.grant.user not in users:
-        raise Refused("policy_error", "the grant's user is not in the chain")
-    if len(set(map(principal_uid, query.chain))) != len(set(query.chain)):
+    if len(set(map(principal_uid, chain))) != len(set(chain)):
         raise Refused("policy_error", "two principals of the chain share an id")
-
-
-def _checked(principal: Principal, result: cedarpy.AuthzResult) -> list[str]:
-    errors = result.diagnostics.errors
-    if errors or result.decision is cedarpy.Decision.NoDecision:
-        raise Refused("policy_error", f"{principal}: {'; '.join(errors) or 'no decision'}")
-    return result.diagnostics.reasons

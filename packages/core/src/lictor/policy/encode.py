@@ -1,7 +1,8 @@
 """From the facts of a call to Cedar's context, for exactly the parts that policies read.
 
-A call is read in two steps: `Encoder.read` checks and collects the parts as one hashable key (all
-a memo hit needs), `Encoder.write` turns that key into Cedar's JSON.
+A call is read in two steps: `Encoder.read` checks types and collects the parts as one hashable key
+(all a memo hit needs, since an equal key has been through the rest), `Encoder.write` checks the
+rest and turns the key into Cedar's JSON.
 
 Rules enforced here:
 
@@ -15,11 +16,11 @@ Rules enforced here:
 
 from __future__ import annotations
 
-import json
 import re
 import unicodedata
 from collections.abc import Callable, Hashable, Mapping
 from decimal import Decimal
+from json.encoder import encode_basestring_ascii
 from operator import attrgetter
 from typing import Any, Final, TypeAlias
 
@@ -37,6 +38,7 @@ ABSENT: Final = None
 """Stands in a key for what is not there; Cedar has no null."""
 
 Reader: TypeAlias = Callable[[Any, str], Hashable]
+Writer: TypeAlias = Callable[[Any, str], str]
 _MAX_DECIMAL: Final = Decimal("922337203685477.5807")
 _NUMERAL: Final = re.compile(r"-?[0-9]{1,40}(?:\.[0-9]{1,40})?(?:[eE][+-]?[0-9]{1,3})?")
 
@@ -54,12 +56,13 @@ class Refused(Exception):
         super().__init__(detail)
 
 
-def refuse_escapes(value: Json, at: str = "") -> None:
+def refuse_escapes(value: Json | Mapping[str, Json], at: str = "") -> None:
     """Refuses names that Cedar would turn into entities, extension values or expressions."""
-    if type(value) is dict:
+    if isinstance(value, Mapping):
+        if not ESCAPES.isdisjoint(value):
+            name = min(ESCAPES.intersection(value))
+            raise Refused("input_invalid", f"{at or 'arguments'}: the name {name} is reserved")
         for name, item in value.items():
-            if name in ESCAPES:
-                raise Refused("input_invalid", f"{at or 'arguments'}: the name {name} is reserved")
             if type(item) is dict or type(item) is list:
                 refuse_escapes(item, f"{at}.{name}" if at else name)
     elif type(value) is list:
@@ -90,85 +93,49 @@ def _number(value: object, at: str) -> Decimal:
     raise Refused("input_invalid", f"{at}: is not a number")
 
 
-# -- reading arguments ----------------------------------------------------------------------------
+# -- reading: types only, and cheap ---------------------------------------------------------------
 
 
-def _text(value: object, at: str) -> str:
-    if type(value) is not str:
-        raise Refused("input_invalid", f"{at}: is not a string")
-    if not value.isascii():
-        if len(value.encode()) > MAX_TEXT:
-            raise Refused("input_invalid", f"{at}: is longer than {MAX_TEXT} bytes")
-        if not unicodedata.is_normalized("NFC", value):
-            raise Refused("not_canonical", f"{at}: is not in Unicode form NFC")
-    elif len(value) > MAX_TEXT:
-        raise Refused("input_invalid", f"{at}: is longer than {MAX_TEXT} bytes")
-    return value
+def _typed(kinds: frozenset[type], problem: str) -> Reader:
+    def read(value: object, at: str) -> Hashable:
+        if type(value) not in kinds:
+            raise Refused("input_invalid", f"{at}: {problem}")
+        return value
+
+    return read
 
 
 def _long(value: object, at: str) -> int:
+    if type(value) is int:
+        return value
     if type(value) is float and value.is_integer() and abs(value) <= MAX_INTEGER:
         return int(value)
-    if type(value) is not int:
-        raise Refused("input_invalid", f"{at}: is not an integer")
-    return value
+    raise Refused("input_invalid", f"{at}: is not an integer")
 
 
-def _bool(value: object, at: str) -> bool:
-    if type(value) is not bool:
-        raise Refused("input_invalid", f"{at}: is not true or false")
-    return value
-
-
-def _formed(form: str, value: object, at: str) -> Any:
-    text = _text(value, at)
-    try:
-        return forms.FORMS[form](text)
-    except forms.NotCanonical as error:
-        hint = f"; write {forms.visible(error.canonical)}" if error.canonical else ""
-        raise Refused("not_canonical", f"{at}: {error.problem}{hint}") from None
-
-
+_text: Final = _typed(frozenset({str}), "is not a string")
 _READERS: Final[Mapping[str, Reader]] = {
     "String": _text,
     "Long": _long,
-    "Bool": _bool,
-    "decimal": decimal_text,
+    "Bool": _typed(frozenset({bool}), "is not true or false"),
+    "decimal": _typed(frozenset({int, float, str}), "is not a number"),
 }
 
 
 def reader(shape: Shape) -> Reader:
-    """The function that checks a value of this type and gives its part of the key."""
+    """The function that checks the type of a value and gives its part of the key."""
     match shape:
-        case Scalar(form="path"):
-            return lambda value, at: _formed("path", value, at)
-        case Scalar(among=None):
-            return _READERS[shape.type]
         case Scalar():
-            return _among(shape)
+            return _READERS[shape.type]
         case SetOf():
-            return _set(shape)
+            return _set(reader(shape.element))
         case Record(form=""):
             return _record(shape)
         case Record():
             return _parts(shape)
 
 
-def _among(shape: Scalar) -> Reader:
-    inner, among = _READERS[shape.type], shape.among or frozenset()
-
-    def read(value: object, at: str) -> Hashable:
-        key = inner(value, at)
-        if key not in among:
-            raise Refused("input_invalid", f"{at}: is none of the values its definition lists")
-        return key
-
-    return read
-
-
-def _set(shape: SetOf) -> Reader:
-    inner = reader(shape.element)
-
+def _set(inner: Reader) -> Reader:
     def read(value: object, at: str) -> Hashable:
         if type(value) is not list:
             raise Refused("input_invalid", f"{at}: is not a list")
@@ -199,9 +166,9 @@ def _record(shape: Record) -> Reader:
         for name, required, inner in parts:
             item = value.get(name)
             if item is not None:
-                key.append(inner(item, f"{at}.{name}"))
+                key.append(inner(item, name))
             elif required:
-                raise Refused("input_invalid", f"{at}.{name}: is missing")
+                raise Refused("input_invalid", f"{name}: is missing")
             else:
                 key.append(ABSENT)
         return tuple(key)
@@ -213,10 +180,118 @@ def _parts(shape: Record) -> Reader:
     pick = [attrgetter(field.name) for field in shape.fields]
 
     def read(value: object, at: str) -> Hashable:
-        parsed = _formed(shape.form, value, at)
-        return tuple(get(parsed) for get in pick)
+        parsed = _formed(shape.form, checked_text(_text(value, at), at), at)
+        return tuple([get(parsed) for get in pick])
 
     return read
+
+
+# -- writing: what a memo hit has already been through ---------------------------------------------
+
+
+def checked_text(value: Any, at: str) -> str:
+    """Text that a policy may read.
+
+    Raises:
+        Refused: It is too long or not in Unicode form NFC.
+    """
+    text: str = value
+    if len(text) > MAX_TEXT or (not text.isascii() and len(text.encode()) > MAX_TEXT):
+        raise Refused("input_invalid", f"{at}: is longer than {MAX_TEXT} bytes")
+    if not unicodedata.is_normalized("NFC", text):
+        raise Refused("not_canonical", f"{at}: is not in Unicode form NFC")
+    return text
+
+
+def _formed(form: str, text: str, at: str) -> Any:
+    try:
+        return forms.FORMS[form](text)
+    except forms.NotCanonical as error:
+        hint = f"; write {forms.visible(error.canonical)}" if error.canonical else ""
+        raise Refused("not_canonical", f"{at}: {error.problem}{hint}") from None
+
+
+def writer(shape: Shape, facts: bool = False) -> Writer:
+    """The function that checks a part of the key in full and gives it as JSON.
+
+    Args:
+        shape: Its type.
+        facts: It comes from the gate, not from the model.
+    """
+    match shape:
+        case Scalar(type="String"):
+            return _quote if facts else _string_writer(shape)
+        case Scalar(type="Long"):
+            return _long_writer(shape)
+        case Scalar(type="Bool"):
+            return lambda key, at: "true" if key is True else "false"
+        case Scalar(type="decimal"):
+            return _decimal
+        case Scalar():
+            head = f'{{"__entity":{{"type":"Lictor::{shape.type}","id":'
+            return lambda key, at: f"{head}{_quote(key, at)}}}}}"
+        case SetOf():
+            inner = writer(shape.element, facts)
+            return lambda key, at: f"[{','.join([inner(part, at) for part in key])}]"
+        case Record():
+            return _record_writer(shape, facts)
+
+
+def _quote(key: Any, at: str) -> str:
+    return encode_basestring_ascii(key)
+
+
+def _decimal(key: Any, at: str) -> str:
+    return f'{{"__extn":{{"fn":"decimal","arg":"{decimal_text(key, at)}"}}}}'
+
+
+def _string_writer(shape: Scalar) -> Writer:
+    among, form = shape.among, shape.form
+
+    def write(key: Any, at: str) -> str:
+        text = checked_text(key, at)
+        if form:
+            _formed(form, text, at)
+        if among is not None and text not in among:
+            raise Refused("input_invalid", f"{at}: is none of the values its definition lists")
+        return encode_basestring_ascii(text)
+
+    return write
+
+
+def _long_writer(shape: Scalar) -> Writer:
+    among = shape.among
+
+    def write(key: Any, at: str) -> str:
+        if among is not None and key not in among:
+            raise Refused("input_invalid", f"{at}: is none of the values its definition lists")
+        return str(int(key))
+
+    return write
+
+
+def _record_writer(shape: Record, facts: bool) -> Writer:
+    # Parts of a URL or an address were checked when the text was read.
+    plain = facts or bool(shape.form)
+    parts = [
+        (f"{encode_basestring_ascii(field.name)}:", field.name, writer(field.shape, plain))
+        for field in shape.fields
+    ]
+
+    def write(key: Any, at: str) -> str:
+        return (
+            "{"
+            + ",".join(
+                [
+                    head + inner(part, name)
+                    for (head, name, inner), part in zip(parts, key, strict=True)
+                    if part is not None
+                ]
+            )
+            + "}"
+        )
+
+    return write
 
 
 # -- reading facts --------------------------------------------------------------------------------
@@ -225,10 +300,6 @@ def _parts(shape: Record) -> Reader:
 def _user(query: Query) -> str | None:
     user = query.grant.user
     return None if user is None else principal_uid(user).id
-
-
-def _spent(query: Query) -> str:
-    return decimal_text(query.session.spent, "session.spent")
 
 
 def _claims(query: Query) -> frozenset[str]:
@@ -249,7 +320,7 @@ _FACTS: Final[Mapping[Path, Callable[[Query], Hashable]]] = {
     ("session", "sources"): attrgetter("session.sources"),
     ("session", "calls"): attrgetter("session.calls"),
     ("session", "effects"): attrgetter("session.effects"),
-    ("session", "spent"): _spent,
+    ("session", "spent"): attrgetter("session.spent"),
     ("met",): attrgetter("met"),
     ("now",): attrgetter("now"),
     ("assurance",): lambda query: query.assurance.value,
@@ -261,34 +332,36 @@ _FACTS: Final[Mapping[Path, Callable[[Query], Hashable]]] = {
 class Encoder:
     """Reads calls of one tool, as far as its policies do."""
 
-    __slots__ = ("_shape", "_slots", "session")
+    __slots__ = ("_readers", "_writers", "session")
 
     def __init__(self, shape: Record) -> None:
-        """Prepares the readers.
+        """Prepares readers and writers.
 
         Args:
             shape: The context, cut down to what is read.
         """
-        self._shape = shape
-        self._slots: list[Callable[[Query], Hashable]] = []
+        self._readers: list[Callable[[Query], Hashable]] = []
+        self._writers: list[tuple[str, str, Writer]] = []
         self.session: frozenset[str] = frozenset()
         for field in shape.fields:
             if field.name == "input":
-                self._slots.append(_input(reader(field.shape)))
+                self._readers.append(_input(reader(field.shape)))
             elif isinstance(field.shape, Record):
-                self._slots += [_FACTS[field.name, part.name] for part in field.shape.fields]
+                self._readers.append(_facts(field.name, field.shape))
                 if field.name == "session":
                     self.session = frozenset(part.name for part in field.shape.fields)
             else:
-                self._slots.append(_FACTS[(field.name,)])
+                self._readers.append(_FACTS[(field.name,)])
+            write = writer(field.shape, facts=field.name != "input")
+            self._writers.append((f'"{field.name}":', field.name, write))
 
     def read(self, query: Query) -> tuple[Hashable, ...]:
-        """What the policies read of this call, as a key.
+        """What the policies read of this call, as a key: types checked, nothing more.
 
         Raises:
-            Refused: A part does not fit its type or form.
+            Refused: A part has another type than its definition says.
         """
-        return tuple([read(query) for read in self._slots])
+        return tuple([read(query) for read in self._readers])
 
     def write(self, key: tuple[Hashable, ...], met: frozenset[str] | None = None) -> str:
         """Cedar's context.
@@ -296,39 +369,23 @@ class Encoder:
         Args:
             key: From `read`.
             met: Takes the place of the asks already answered, for the second pass.
+
+        Raises:
+            Refused: A part is not canonical, too long or too precise.
         """
-        rest = iter(key)
-        written: dict[str, Any] = {}
-        for field in self._shape.fields:
-            if field.name in ("grant", "session") and isinstance(field.shape, Record):
-                parts = tuple(next(rest) for _ in field.shape.fields)
-                written[field.name] = _written(field.shape, parts)
-            else:
-                value = next(rest)
-                fresh = met if met is not None and field.name == "met" else value
-                written[field.name] = _written(field.shape, fresh)
-        return _dumps(written)
-
-
-_dumps: Final = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
+        parts = []
+        for (head, name, write), value in zip(self._writers, key, strict=True):
+            fresh = met if met is not None and name == "met" else value
+            parts.append(head + write(fresh, name))
+        return "{" + ",".join(parts) + "}"
 
 
 def _input(read: Reader) -> Callable[[Query], Hashable]:
-    return lambda query: read(query.input, "input")
+    return lambda query: read(query.input, "arguments")
 
 
-def _written(shape: Shape, key: Any) -> Any:
-    match shape:
-        case Record():
-            return {
-                field.name: _written(field.shape, part)
-                for field, part in zip(shape.fields, key, strict=True)
-                if part is not None
-            }
-        case SetOf():
-            return [_written(shape.element, part) for part in key]
-        case Scalar(type="decimal"):
-            return {"__extn": {"fn": "decimal", "arg": key}}
-        case Scalar(type="String" | "Long" | "Bool"):
-            return key
-    return {"__entity": {"type": f"Lictor::{shape.type}", "id": key}}
+def _facts(name: str, shape: Record) -> Callable[[Query], Hashable]:
+    if not shape.fields:
+        return lambda query: ()
+    picks = [_FACTS[name, part.name] for part in shape.fields]
+    return lambda query: tuple([pick(query) for pick in picks])

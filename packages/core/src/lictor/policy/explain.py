@@ -20,7 +20,7 @@ from typing import Any, Final
 import cedarpy
 
 from lictor.model import Principal
-from lictor.policy.cedar import CedarPolicy, Slice, policy_set, request
+from lictor.policy.cedar import CedarPolicy, Slice, policy_set
 from lictor.policy.encode import Refused
 from lictor.policy.slices import entities_of
 from lictor.policy.source import Est, Statement
@@ -135,23 +135,22 @@ class _Engine:
 
     def __init__(self, policy: CedarPolicy, found: Slice, query: Query) -> None:
         self.policy, self.found = policy, found
-        self.chain = list(dict.fromkeys(query.chain))
         self.query = query
 
     def ask(self, probes: Mapping[str, Est]) -> list[tuple[Principal, set[str], str]]:
         """For each principal: the probes that hold, and the text of all errors."""
         try:
-            written = self.found.encoder.write(self.found.encoder.read(self.query))
-            entities = self.policy.entities(self.query)
+            context = self.found.encoder.write(self.found.encoder.read(self.query))
+            party = self.policy.party(self.query)
         except (Refused, ValueError):
             return []
-        requests = [request(self.found, principal, written) for principal in self.chain]
+        requests = party.requests(self.found, context)
         results = cedarpy.is_authorized_batch(
-            requests, policy_set(dict(probes)), entities, self.policy.schema
+            requests, policy_set(dict(probes)), party.entities, self.policy.schema
         )
         return [
             (principal, set(result.diagnostics.reasons), "\n".join(result.diagnostics.errors))
-            for principal, result in zip(self.chain, results, strict=True)
+            for principal, result in zip(party.chain, results, strict=True)
         ]
 
 

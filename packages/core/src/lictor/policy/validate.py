@@ -61,5 +61,9 @@ def _mend(problem: str, tools: Sequence[Known]) -> str:
         owner = parent if " in context " in problem else "it"
         return f"ask first whether it is there: {owner} has {name} && …"
     if path := _NOT_FOUND.search(problem):
-        return f"not every tool of its scope has {path[1]}: narrow the action or correct the name"
+        parent, _, name = path[1].rpartition(".")
+        return (
+            f"not every tool of its scope has it: write context.{parent} has {name} && …, "
+            "narrow the action, or correct the name"
+        )
     return "correct the policy; lictor check --show prints what tools and facts it can read"
