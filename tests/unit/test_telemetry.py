@@ -267,6 +267,12 @@ class TestEvents:
         assert record.attributes["lictor.execution.seconds"] == pytest.approx(0.002)
         assert record.attributes["lictor.record.seq"] == 18
 
+    def test_an_execution_whose_ids_are_not_known_is_of_the_hosts_trace(self, rig: Rig) -> None:
+        with rig.tracers.get_tracer("host").start_as_current_span("step") as host:
+            rig.telemetry.executed(Executed("D", "C1", KEY, Outcome.DONE, 1, True))
+        (record,) = rig.events("lictor.execution.finished")
+        assert record.trace_id == host.get_span_context().trace_id
+
     def test_a_lost_record_is_said_without_saying_why(
         self, rig: Rig, caplog: pytest.LogCaptureFixture
     ) -> None:

@@ -19,7 +19,8 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 from weakref import WeakKeyDictionary
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace.sampling import Sampler
     from opentelemetry.trace import TracerProvider
 
-__all__ = ["NO_IDS", "Decided", "Executed", "Ids", "Telemetry", "keep_denied"]
+__all__ = ["NO_IDS", "Decided", "Executed", "Ids", "Telemetry", "keep_denied", "quiet"]
 
 BUCKETS: Final = tuple(n * 10.0**e for e in range(-5, 1) for n in (1, 2, 5))
 """Of a decision's duration, in seconds: 10 µs to 5 s."""
@@ -60,6 +61,16 @@ _GUARDRAIL: Final = {names.OPENINFERENCE_SPAN_KIND: "GUARDRAIL"}
 _logger = logging.getLogger("lictor")
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """No spans in this block, neither ours nor those of instrumentations that obey."""
+    token = context.attach(context.set_value(_SUPPRESS_INSTRUMENTATION_KEY, True))
+    try:
+        yield
+    finally:
+        context.detach(token)
 
 
 class Telemetry:
@@ -138,14 +149,14 @@ class Telemetry:
             return NO_IDS
 
     def executed(self, event: Executed) -> None:
-        """Emits how an allowed call ended, under the ids of its decision."""
+        """Emits how an allowed call ended, under the ids of its decision if they are given."""
         self._safely(self._executed, event)
 
     def degraded(self, problem: str) -> None:
         """Says that a record could not be kept. `problem` goes to the operator's log only."""
         self._safely(_logger.error, "a record could not be kept: %s", problem)
         self._safely(self._tally.missed)
-        name, span = names.EVENT_RECORD_DEGRADED, trace.get_current_span()
+        name, span = names.EVENT_RECORD_DEGRADED, self._parent()
         self._safely(self._emit, name, SeverityNumber.ERROR, self._describe.degraded(), span, None)
 
     def _safely(self, step: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T | None:
@@ -201,8 +212,9 @@ class Telemetry:
         severity = SeverityNumber.INFO if good else SeverityNumber.WARN
         name = names.EVENT_EXECUTION_FINISHED
         if self._logger.enabled(severity_number=severity, event_name=name):
-            told = self._describe.execution(event)
-            self._emit(name, severity, told, _remembered(event.ids), None)
+            # Without the decision's ids, the host's span is at least of the same trace.
+            span = _remembered(event.ids) if event.ids.trace_id else self._parent()
+            self._emit(name, severity, self._describe.execution(event), span, None)
 
     def _emit(
         self, name: str, severity: SeverityNumber, told: Attributes, span: Span, at: int | None
@@ -362,8 +374,6 @@ def _ids(span: Span) -> Ids:
 
 
 def _remembered(ids: Ids) -> Span:
-    if not ids.trace_id:
-        return trace.INVALID_SPAN
     flags = TraceFlags(ids.flags)
     return trace.NonRecordingSpan(
         SpanContext(int(ids.trace_id, 16), int(ids.span_id, 16), False, flags)

@@ -113,7 +113,7 @@ class Executed:
         outcome: How it ended.
         duration_ns: How long the body ran.
         registered: As in `Decided`.
-        ids: What `decided` returned for the decision.
+        ids: What `decided` returned for the decision; without them, the host's span is used.
         stream: Journal stream.
         seq: Newest sequence number of the stream.
         head: Chain hash at that number.
