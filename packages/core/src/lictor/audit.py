@@ -246,12 +246,12 @@ def _verify_stream(db: sqlite3.Connection, walk: _Walk) -> StreamReport:
         seq, digest, closed = row.fetchone()
         rows = db.execute(f"{_SELECT} WHERE stream = ? ORDER BY seq", (walk.stream,))
         for _, place, found, body, *columns in rows:
-            value = walk.step(place, bytes(found), bytes(body))
+            value = walk.step(place, _bytes(found), _bytes(body))
             if value and columns != [value.get(name) for name in _COLUMNS]:
                 walk.problem(place, "its columns differ from its body: edited")
     finally:
         db.rollback()
-    return walk.end(closed=bool(closed), seq=seq, digest=bytes(digest))
+    return walk.end(closed=bool(closed), seq=seq, digest=_bytes(digest))
 
 
 def verify_lines(lines: Iterable[str], *, expect: Iterable[Head] = ()) -> Verification:
@@ -406,7 +406,12 @@ def _read(path: Path, query: str, values: Sequence[object]) -> list[Line]:
 
 
 def _line(row: Sequence[Any]) -> Line:
-    return Line(row[0], row[1], bytes(row[2]).hex(), json.loads(row[3]))
+    return Line(row[0], row[1], _bytes(row[2]).hex(), json.loads(row[3]))
+
+
+def _bytes(cell: object) -> bytes:
+    """A cell as bytes, whatever an editor left in it."""
+    return cell if isinstance(cell, bytes) else str(cell).encode(errors="replace")
 
 
 def _connect(path: Path) -> sqlite3.Connection:

@@ -99,7 +99,6 @@ class _Held:
         self.cursor = cast("DBAPICursor", self.driver.cursor())
         self.sql = Statements(self.cursor, engine.dialect)
         self.full: bool | None = None
-        self.file = _identity(path)
 
     def execute(self, text: str) -> sqlite3.Row | None:
         self.cursor.execute(text)
@@ -148,6 +147,7 @@ class Database:
         self.readonly = readonly
         self.busy = threading.RLock()
         self.reading = threading.RLock()
+        self._file: tuple[int, int] | None = None
         self._lock: files.WriterLock | None = None
         self._write: _Held | None = None
         self._read: _Held | None = None
@@ -193,6 +193,7 @@ class Database:
         if self._write is None:
             self._refuse_orphan()
             with self._turn():
+                self._refuse_other()
                 held = _Held(self.path, readonly=False)
                 try:
                     self._set_up(held)
@@ -207,6 +208,18 @@ class Database:
             raise StoreError(
                 f"{self.path}: this process was forked while its parent was writing",
                 "open the gate after the fork, or fork again",
+            )
+
+    def _refuse_other(self) -> None:
+        """Another file under our name must not be mixed with the WAL of the one we opened."""
+        found = _identity(self.path)
+        if self._file is None:
+            self._file = found
+        if found != self._file:
+            raise StoreError(
+                f"{self.path}: the file was replaced while in use",
+                "put the store back, or stop the gate, remove the -wal and -shm files beside the "
+                "new one, and start again",
             )
 
     def _set_up(self, held: _Held) -> None:
@@ -236,11 +249,7 @@ class Database:
         with self.busy:
             held = self._writing()
             with self._turn():
-                if _identity(self.path) != held.file:
-                    raise StoreError(
-                        f"{self.path}: the file was replaced while in use",
-                        "put the store back, or restart the gate to go on with the new one",
-                    )
+                self._refuse_other()
                 if held.full is not durable:
                     held.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
                     held.full = durable

@@ -37,6 +37,18 @@ def add(store: _Store) -> None:
         atexit.register(_exit)
 
 
+def writes() -> None:
+    """Sees to it that a process that begins to write ends by closing its stores.
+
+    A `multiprocessing` child leaves by `os._exit`, which runs its finalizers and not `atexit`.
+    """
+    process = sys.modules.get("multiprocessing.process")
+    if process is not None and process.parent_process() is not None:
+        from multiprocessing.util import Finalize
+
+        Finalize(None, _exit, exitpriority=0)
+
+
 def remove(store: _Store) -> None:
     """Forgets a closed store."""
     if store in _open:
@@ -58,11 +70,6 @@ def _parent() -> None:
 def _child() -> None:
     for store in _forking:
         store.after_fork(child=True)
-    if _forking and "multiprocessing.util" in sys.modules:
-        # A multiprocessing child ends with os._exit, which runs its finalizers but not atexit's.
-        from multiprocessing.util import Finalize
-
-        Finalize(None, _exit, exitpriority=0)
     _forking.clear()
 
 

@@ -27,7 +27,7 @@ from typing import Final, TypeVar
 from lictor.errors import StoreError
 from lictor.model import Json, ulid
 from lictor.ports import Clock, Committed, Entry, Head, RevisionIs, SettleCall, StartCall
-from lictor.store import files
+from lictor.store import files, lifetime
 from lictor.store import statements as s
 from lictor.store.chain import Chain
 from lictor.store.database import CommitLost, Database, Statements
@@ -120,6 +120,7 @@ class Writer:
         """Starts the thread."""
         self._thread = threading.Thread(target=self._run, name="lictor-store", daemon=True)
         self._thread.start()
+        lifetime.writes()
 
     def close(self) -> None:
         """Writes what waits, marks the stream closed, and ends the thread."""
