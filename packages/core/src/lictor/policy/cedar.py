@@ -16,29 +16,30 @@ from __future__ import annotations
 import json
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from importlib.metadata import version
-from typing import Any, Final
+from typing import Final
 
 import cedarpy
 
-from lictor.errors import PERMIT, ConfigError
-from lictor.model import Kind, Principal, Review, ToolKey, digest
-from lictor.policy.encode import Encoder, Refused, refuse_escapes
-from lictor.policy.lint import Finding, findings
+from lictor.errors import PERMIT
+from lictor.model import Principal, Review, ToolKey
+from lictor.policy.encode import Refused, refuse_escapes
+from lictor.policy.lint import findings
 from lictor.policy.memo import Memo
-from lictor.policy.schema import (
-    GROUPS,
-    Uid,
-    full_contexts,
-    groups_of,
-    principal_entities,
-    principal_uid,
-    schema_json,
-    tool_entities,
+from lictor.policy.schema import full_contexts, principal_entities, schema_json, tool_entities
+from lictor.policy.slices import matches_principal
+from lictor.policy.snapshot import (
+    PROBE,
+    Party,
+    Slice,
+    check_chain,
+    cut,
+    make_slice,
+    prove_groups,
+    refuse_errors,
+    shapes_of,
+    snapshot_digest,
 )
-from lictor.policy.shape import Reads, Record, context, of_tool, project
-from lictor.policy.slices import matches_principal, reads, sliced
-from lictor.policy.source import Declared, PolicySource, Statement, parse
+from lictor.policy.source import Declared, PolicySource, parse
 from lictor.policy.validate import validate
 from lictor.ports import Answer, Known, Query
 
@@ -48,54 +49,6 @@ _MEMO_TEXT: Final = 4_096
 _CHAINS: Final = 512
 _ALLOW: Final = cedarpy.Decision.Allow
 _UNDECIDED: Final = cedarpy.Decision.NoDecision
-_PROBE: Final = Principal(Kind.USER, "probe", "lictor")
-
-
-@dataclass(frozen=True, slots=True)
-class Slice:
-    """The policies that can matter for one tool, ready to be asked.
-
-    Attributes:
-        known: The tool.
-        statements: Its policies.
-        policies: The same, parsed by Cedar.
-        encoder: Reads what they read.
-        action: Uid of the action, as Cedar takes it.
-        resource: Uid of the resource.
-        number: Tells slices apart.
-        answers: The answers given so far, each with its twin that says it was remembered.
-    """
-
-    known: Known
-    statements: tuple[Statement, ...]
-    policies: cedarpy.PolicySet
-    encoder: Encoder
-    action: dict[str, str]
-    resource: dict[str, str]
-    number: int
-    answers: Memo[tuple[Answer, Answer]]
-
-
-class Party:
-    """The principals of a chain, ready to be asked about. Compared by identity."""
-
-    __slots__ = ("_uids", "chain", "entities")
-
-    def __init__(self, chain: tuple[Principal, ...], entities: cedarpy.Entities) -> None:
-        self.chain, self.entities = chain, entities
-        self._uids = [principal_uid(principal).json() for principal in chain]
-
-    def requests(self, found: Slice, context: str) -> list[dict[str, Any]]:
-        """One question for each principal, as Cedar takes it."""
-        return [
-            {
-                "principal": uid,
-                "action": found.action,
-                "resource": found.resource,
-                "context": context,
-            }
-            for uid in self._uids
-        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,23 +85,23 @@ class CedarPolicy:
         self.tools, self.sources, self.declared = tuple(tools), tuple(sources), declared
         self.statements = parse(sources)
         self.by_id = {statement.id: statement for statement in self.statements}
-        shapes = _shapes(self.tools)
+        shapes = shapes_of(self.tools)
         validate(self.statements, self.tools, full_contexts(self.tools, shapes))
         self.findings = findings(self.statements, declared, self.tools)
-        _refuse_errors(self.findings)
-        cuts = {known.review.key: self._cut(known, shapes) for known in self.tools}
+        refuse_errors(self.findings)
+        cuts = {known.review.key: cut(self.statements, known, shapes) for known in self.tools}
         runtime = schema_json(self.tools, {str(key): cut[1] for key, cut in cuts.items()})
         self.schema = cedarpy.Schema.from_json_str(json.dumps(runtime), release_gil=True)
         self.slices: dict[ToolKey, Slice] = {
-            known.review.key: _slice(number, known, *cuts[known.review.key])
+            known.review.key: make_slice(number, known, *cuts[known.review.key])
             for number, known in enumerate(self.tools)
         }
         self._resources = tool_entities(self.tools)
-        self.digest = self._digest(runtime)
+        self.digest = snapshot_digest(self.tools, sources, runtime)
         self._parties: Memo[Party] = Memo(_CHAINS)
         self._recent: Memo[Party] = Memo(_CHAINS)
         self._answers: Memo[Answer] = Memo(MEMO)
-        self._self_test()
+        prove_groups(self.slices.values(), self._build([PROBE]))
 
     @classmethod
     def load(
@@ -181,7 +134,9 @@ class CedarPolicy:
             return self._evaluate(query)
         except Refused as refused:
             return self._denied(query, refused.code, refused.detail)
-        except Exception as error:
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # a panic of the engine is no Exception
             return self._denied(query, "policy_error", f"{type(error).__name__}: {error}")
 
     def reads(self, key: ToolKey) -> frozenset[str]:
@@ -330,105 +285,6 @@ class CedarPolicy:
         everything = self._resources + principal_entities(dict.fromkeys(chain))
         return cedarpy.Entities.from_json_str(json.dumps(everything), self.schema)
 
-    # -- building ---------------------------------------------------------------------------------
-
-    def _cut(self, known: Known, shapes: dict[str, Record]) -> tuple[tuple[Statement, ...], Record]:
-        chosen = sliced(self.statements, known)
-        read = Reads()
-        for statement in chosen:
-            read |= reads(statement.est)
-        shape = project(context(shapes[str(known.review.key)]), read)
-        if not isinstance(shape, Record):
-            raise TypeError("a context is a record")
-        return chosen, shape
-
-    def _digest(self, runtime: dict[str, Any]) -> str:
-        catalog: list[Any] = [
-            [known.tool.pin, sorted(known.review.impact), known.review.tenant]
-            for known in self.tools
-        ]
-        texts: list[Any] = [[source.name, source.text] for source in self.sources]
-        return digest([version("cedarpy"), texts, catalog, runtime])
-
-    def _self_test(self) -> None:
-        """Proves that the action groups of every tool work with these entities."""
-        probes = {
-            group: {
-                "effect": "permit",
-                "principal": {"op": "All"},
-                "action": {"op": "in", "entity": Uid("Action", group).json()},
-                "resource": {"op": "All"},
-                "conditions": [],
-            }
-            for group in GROUPS
-        }
-        policies = policy_set(probes)
-        entities = self._build([_PROBE])
-        found = list(self.slices.values())
-        uid = principal_uid(_PROBE).json()
-        requests = [
-            {"principal": uid, "action": one.action, "resource": one.resource} for one in found
-        ]
-        results = cedarpy.is_authorized_batch(requests, policies, entities)
-        for one, result in zip(found, results, strict=True):
-            if frozenset(result.diagnostics.reasons) != groups_of(one.known.review):
-                raise ConfigError(
-                    f"policy snapshot, {one.known.review.key}",
-                    "the action groups of the tool do not work in the engine",
-                    "install the cedarpy version that lictor names, and report this",
-                )
-
-
-def policy_set(ests: dict[str, Any]) -> cedarpy.PolicySet:
-    """Parses policies in JSON form under ids of our own, which Cedar then reports."""
-    document = {"staticPolicies": ests, "templates": {}, "templateLinks": []}
-    return cedarpy.PolicySet.from_json_str(json.dumps(document), release_gil=True)
-
-
-def _refuse_errors(found: Sequence[Finding]) -> None:
-    errors = [finding for finding in found if finding.level == "error"]
-    if errors:
-        first = errors[0]
-        more = f" (and {len(errors) - 1} more; lictor check)" if len(errors) > 1 else ""
-        problem = f"policy {first.policy!r}: {first.problem}{more}"
-        raise ConfigError(first.where, problem, first.mend)
-
-
-def _shapes(tools: Sequence[Known]) -> dict[str, Record]:
-    shapes: dict[str, Record] = {}
-    for known in tools:
-        name = str(known.review.key)
-        if name in shapes or known.tool.key != known.review.key:
-            raise ConfigError(
-                f"catalog {name}",
-                "the tool stands there twice, or its definition is another tool's",
-                "keep one entry per server/name",
-            )
-        shapes[name] = of_tool(known.tool, known.review)
-    return shapes
-
-
-def _slice(number: int, known: Known, statements: tuple[Statement, ...], shape: Record) -> Slice:
-    name = str(known.review.key)
-    return Slice(
-        known=known,
-        statements=statements,
-        policies=policy_set({statement.id: statement.est for statement in statements}),
-        encoder=Encoder(shape),
-        action=Uid("Action", name).json(),
-        resource=Uid("Tool", name).json(),
-        number=number,
-        answers=Memo(_CHAINS),
-    )
-
 
 def _same(mine: Review, theirs: Review) -> bool:
     return mine is theirs or mine == theirs
-
-
-def check_chain(chain: tuple[Principal, ...]) -> None:
-    """Refuses a chain without a user, or with two principals of one id."""
-    if all(principal.kind is not Kind.USER for principal in chain):
-        raise Refused("policy_error", "the chain holds no user; an autonomous task has its owner")
-    if len(set(map(principal_uid, chain))) != len(set(chain)):
-        raise Refused("policy_error", "two principals of the chain share an id")

@@ -20,9 +20,10 @@ from typing import Any, Final
 import cedarpy
 
 from lictor.model import Principal
-from lictor.policy.cedar import CedarPolicy, Slice, policy_set
+from lictor.policy.cedar import CedarPolicy
 from lictor.policy.encode import Refused
 from lictor.policy.slices import entities_of
+from lictor.policy.snapshot import Slice, policy_set
 from lictor.policy.source import Est, Statement
 from lictor.ports import Answer, Query
 
