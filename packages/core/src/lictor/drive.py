@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import inspect
 import threading
 from collections.abc import Awaitable, Callable, Generator
 from concurrent.futures import Future
@@ -81,6 +82,8 @@ def offload(function: Callable[[], T]) -> Future[T]:
     def work() -> None:
         try:
             result = context.run(function)
+        except StopIteration as error:  # no future of an event loop can carry one
+            future.set_exception(RuntimeError(f"the port raised {error!r}"))
         except BaseException as error:
             future.set_exception(error)
         else:
@@ -111,11 +114,11 @@ def run(steps: Steps, body: Callable[[dict[str, object]], T], pauses: Pauses) ->
             result = ended = Ended(Outcome.NOT_STARTED)
         elif isinstance(command, Body):
             try:
-                result = ended = Ended(Outcome.DONE, value=body(command.args))
+                result = ended = Ended(Outcome.DONE, value=_at_once(body(command.args)))
             except BaseException as error:
                 result = ended = body_ended(error, pauses)
         else:
-            result, stopped = _wait(command)
+            result, stopped = wait(command)
             interruption = interruption or stopped
         try:
             command = steps.send(result)
@@ -129,15 +132,31 @@ def run(steps: Steps, body: Callable[[dict[str, object]], T], pauses: Pauses) ->
     return value
 
 
-def _wait(command: Io) -> tuple[Ended, BaseException | None]:
+def _at_once(value: T) -> T:
+    """Refuses a body that has not run: its coroutine would run later, under no authority."""
+    if inspect.iscoroutine(value):
+        value.close()
+        raise TypeError("the body is a coroutine function: use arun")
+    return value
+
+
+def wait(command: Io) -> tuple[Ended, BaseException | None]:
+    """Waits on this thread.
+
+    Returns:
+        How it ended, and the interruption of this thread meanwhile, if any.
+    """
     try:
-        return Ended(Outcome.DONE, value=command.future.result(command.seconds)), None
-    except Exception as error:
-        return Ended(Outcome.FAILED, error=error), None
+        error = command.future.exception(command.seconds)
+    except Exception as late:
+        return Ended(Outcome.FAILED, error=late), None
     except BaseException as stop:
         # Ctrl-C while a commit is on its way to the disk: learn how it ended, then stop.
-        ended, again = _wait(command)
+        ended, again = wait(command)
         return Ended(ended.outcome, ended.value, ended.error, interrupted=True), again or stop
+    if error is not None:
+        return Ended(Outcome.FAILED, error=error), None
+    return Ended(Outcome.DONE, value=command.future.result()), None
 
 
 async def arun(
@@ -183,8 +202,9 @@ async def _await(command: Io) -> tuple[Ended, BaseException | None]:
         except asyncio.CancelledError as cancelled:
             stop = cancelled
     if not waiter.done():
+        waiter.add_done_callback(lambda late: late.cancelled() or late.exception())  # heard, late
         return Ended(Outcome.FAILED, error=TimeoutError(), interrupted=stop is not None), stop
-    error = waiter.exception()
+    error = asyncio.InvalidStateError() if waiter.cancelled() else waiter.exception()
     if error is not None:
         return Ended(Outcome.FAILED, error=error, interrupted=stop is not None), stop
     return Ended(Outcome.DONE, value=waiter.result(), interrupted=stop is not None), stop

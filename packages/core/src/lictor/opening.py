@@ -87,7 +87,13 @@ class Opener:
         tools: Iterable[str],
         limits: Mapping[str, Mapping[str, object]] | None,
     ) -> Grant:
-        return replace(grant, tools=keys_of(tools), limits=limits_of(limits or {}, "limits"))
+        # A grant without tools is read-only by construction; this one is not made from it.
+        return replace(
+            grant,
+            tools=keys_of(tools),
+            limits=limits_of(limits or {}, "limits"),
+            read_only=False,
+        )
 
     @staticmethod
     def _narrowed(

@@ -6,15 +6,31 @@ Nothing here belongs into a program that does real work.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
 from pathlib import Path
+from typing import Any
 
 from lictor.attempt import RecordKey
 from lictor.catalog import Catalog
 from lictor.errors import PERMIT
 from lictor.gate import Gate
 from lictor.model import Impact, Json, Mode, Principal, Review, Tool, ToolKey
-from lictor.ports import Answer, Approvals, Clock, Known, Policy, Query, Reply
+from lictor.ports import (
+    Answer,
+    Approvals,
+    Clock,
+    Committed,
+    Directory,
+    Entry,
+    Guard,
+    Known,
+    Policy,
+    Query,
+    Reply,
+    Store,
+    Write,
+)
 from lictor.protect import Protected
 from lictor.settings import LocalDirectory, Settings
 from lictor.store import open_store
@@ -93,6 +109,44 @@ class UnsafeApprovals:
         return Reply(self.state, "test")
 
 
+class UnsafeStore:
+    """A store in front of a real one, which a test can make fail, hang or come late.
+
+    Attributes:
+        on_commit: Called with guards, writes and entries of each commit; what it returns (a
+            future) or raises is what the gate gets, `None` lets the commit through.
+        on_read: Called before each read; may raise.
+    """
+
+    def __init__(self, inner: Store) -> None:
+        self.inner = inner
+        self.on_commit: Callable[..., Future[Committed] | None] | None = None
+        self.on_read: Callable[[], None] | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    def commit(
+        self,
+        guards: tuple[Guard, ...] = (),
+        writes: tuple[Write, ...] = (),
+        entries: tuple[Entry, ...] = (),
+        *,
+        durable: bool,
+    ) -> Future[Committed]:
+        """Asks the test first."""
+        found = self.on_commit(guards, writes, entries) if self.on_commit is not None else None
+        if found is not None:
+            return found
+        return self.inner.commit(guards, writes, entries, durable=durable)
+
+    def session(self, tenant: str, conversation: str) -> Any:
+        """Asks the test first."""
+        if self.on_read is not None:
+            self.on_read()
+        return self.inner.session(tenant, conversation)
+
+
 def tool_of(
     name: str = "act",
     properties: Mapping[str, Json] | None = None,
@@ -127,6 +181,11 @@ def gate_for(
     clock: Clock = time.time,
     protected: Iterable[Path] | None = None,
     policy_seconds: float = 2.0,
+    ask_seconds: float = 130.0,
+    directory: Directory | None = None,
+    store: Callable[[Store], Any] | None = None,
+    require_verified: bool = False,
+    placement: str = "p0",
 ) -> Gate:
     """A gate over a real SQLite store in the folder.
 
@@ -142,6 +201,11 @@ def gate_for(
         clock: Wall clock.
         protected: What tools may not reach; nothing if left out.
         policy_seconds: Deadline of a blocking engine.
+        ask_seconds: Deadline of the channel.
+        directory: Principals; those of the settings if left out.
+        store: Put in front of the real store (`UnsafeStore`).
+        require_verified: Refuse names.
+        placement: Where the gate says it is.
     """
     from lictor.assemble import declare
     from lictor.policy import CedarPolicy, PolicySource, compile_rules, guardrail
@@ -162,11 +226,12 @@ def gate_for(
         if parsed.rule:
             sources.append(compile_rules(parsed.rule, where="rule", tools=tools, declared=declared))
         policy = CedarPolicy.load(tools=tools, sources=sources, declared=declared)
+    opened = open_store(folder / "lictor.db", clock=clock)
     return Gate(
         catalog=catalog,
         policy=policy,
-        store=open_store(folder / "lictor.db", clock=clock),
-        directory=LocalDirectory(parsed),
+        store=opened if store is None else store(opened),
+        directory=directory if directory is not None else LocalDirectory(parsed),
         key=RecordKey(b"k" * 32, "test"),
         telemetry=telemetry,
         approvals=approvals,
@@ -176,6 +241,9 @@ def gate_for(
         tenant=parsed.tenant,
         mode=mode,
         policy_seconds=policy_seconds,
+        ask_seconds=ask_seconds,
+        require_verified=require_verified,
+        placement=placement,
         seen=folder / "seen.json",
     )
 
@@ -187,6 +255,7 @@ __all__ = [
     "UnsafeAllowAll",
     "UnsafeApprovals",
     "UnsafeScripted",
+    "UnsafeStore",
     "gate_for",
     "reviewed",
     "tool_of",
