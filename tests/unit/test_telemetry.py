@@ -273,6 +273,22 @@ class TestEvents:
         (record,) = rig.events("lictor.execution.finished")
         assert record.trace_id == host.get_span_context().trace_id
 
+    def test_an_api_that_cannot_be_asked_first_is_told_anyway(self, rig: Rig) -> None:
+        class Old:
+            """A logger of opentelemetry-api before 1.45."""
+
+            def __init__(self, logger: Any) -> None:
+                self.emit = logger.emit
+
+        class Loggers:
+            def get_logger(self, *names: Any, **more: Any) -> Any:
+                return Old(rig.loggers.get_logger("old"))
+
+        old = Telemetry(rig.tracers, rig.meters, Loggers())  # type: ignore[arg-type]
+        old.decided(decided())
+        assert len(rig.events()) == 1
+        assert rig.total("lictor.telemetry.errors") == 0
+
     def test_a_lost_record_is_said_without_saying_why(
         self, rig: Rig, caplog: pytest.LogCaptureFixture
     ) -> None:

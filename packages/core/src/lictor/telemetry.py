@@ -101,6 +101,8 @@ class Telemetry:
         self._tracer = trace.get_tracer("lictor", release, tracer_provider)
         self._traced = tracer_provider is not None
         self._logger = _logs.get_logger("lictor", release, logger_provider)
+        # Asking first saves the attributes; APIs before 1.45 cannot be asked.
+        self._wanted = getattr(self._logger, "enabled", _always)
         meters = _meters(meter_provider, release)
         self._tally, self._duration = meters.tally, meters.duration
         self._mode = mode.value
@@ -134,7 +136,7 @@ class Telemetry:
             self._tally.failed()
         try:
             severity = _severity(event)
-            if self._logger.enabled(severity_number=severity, event_name=names.EVENT_DECISION_MADE):
+            if self._wanted(severity_number=severity, event_name=names.EVENT_DECISION_MADE):
                 told = self._describe.decision(event) if told is None else told
                 self._log_decision(event, severity, told, span)
         except Exception:
@@ -211,7 +213,7 @@ class Telemetry:
         good = event.outcome is Outcome.DONE or event.outcome is Outcome.SUSPENDED
         severity = SeverityNumber.INFO if good else SeverityNumber.WARN
         name = names.EVENT_EXECUTION_FINISHED
-        if self._logger.enabled(severity_number=severity, event_name=name):
+        if self._wanted(severity_number=severity, event_name=name):
             # Without the decision's ids, the host's span is at least of the same trace.
             span = _remembered(event.ids) if event.ids.trace_id else self._parent()
             self._emit(name, severity, self._describe.execution(event), span, None)
@@ -357,6 +359,10 @@ def _enrich(span: Span, decision: Decision) -> None:
         span.set_attribute(names.DECISION_VERDICT, decision.verdict.value)
         span.set_attribute(names.DECISION_ID, decision.id)
         span.set_attribute(names.POLICY_IDS, cleaned(decision.policies))
+
+
+def _always(*, severity_number: SeverityNumber, event_name: str) -> bool:
+    return True
 
 
 def _severity(event: Decided) -> SeverityNumber:
