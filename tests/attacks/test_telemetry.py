@@ -21,8 +21,8 @@ from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, set_s
 
 from lictor.errors import Denied
 from lictor.gate import Gate
-from lictor.model import Principal, ToolCall
-from lictor.telemetry import Telemetry
+from lictor.model import Decision, Enforcement, Principal, ToolCall, Verdict, ulid
+from lictor.telemetry import Decided, Telemetry
 from lictor.testing import AGENT, USER, DenyAll, UnsafeAllowAll, gate_for, reviewed, tool_of
 
 CANARY = "canary-51c9"
@@ -100,8 +100,13 @@ def test_the_environment_alone_does_not_open_the_arguments(
     outside: Outside, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wish: str
 ) -> None:
     monkeypatch.setenv(CAPTURE, wish)
+    telemetry = outside.telemetry()
     known = [reviewed(LOOK, recordable=("at",))]
-    attempts(gate_for(tmp_path, known, policy=UnsafeAllowAll(), telemetry=outside.telemetry()))
+    attempts(gate_for(tmp_path, known, policy=UnsafeAllowAll(), telemetry=telemetry))
+    made = Decision(
+        ulid(), ulid(), LOOK.key, Verdict.ALLOW, Enforcement.PROCEED, "permit", "", ("unsafe",)
+    )
+    telemetry.decided(Decided(made, registered=True, arguments={"at": CANARY}))
     assert CANARY not in outside.exported()
 
 
