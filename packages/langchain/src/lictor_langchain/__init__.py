@@ -1,0 +1,18 @@
+"""Lictor for LangChain and LangGraph: every tool call is authorized where it runs."""
+
+from lictor_langchain.agent import create_agent
+from lictor_langchain.callback import GateCallbackHandler
+from lictor_langchain.denial import HostChanged, ToolDenied, Unguardable
+from lictor_langchain.guarding import definition, guard
+from lictor_langchain.middleware import GateMiddleware
+
+__all__ = [
+    "GateCallbackHandler",
+    "GateMiddleware",
+    "HostChanged",
+    "ToolDenied",
+    "Unguardable",
+    "create_agent",
+    "definition",
+    "guard",
+]

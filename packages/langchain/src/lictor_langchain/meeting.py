@@ -1,0 +1,78 @@
+"""One attempt on a guarded tool, from the host's `run` to the gate.
+
+Rules enforced here:
+
+1. An attempt names its host call once; what happens inside its body is another attempt.
+2. Nothing here is authority: it carries the host's call id and says which seam is being met.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+from lictor import Decision
+from lictor.task import Task
+
+
+@dataclass(slots=True, eq=False)
+class Permit:
+    """Lets one entry of a tool reach its other entry once, with the arguments just authorized."""
+
+    entry: str
+    encoded: bytes
+
+
+@dataclass(slots=True, eq=False)
+class Meeting:
+    """An attempt.
+
+    Attributes:
+        seam: Where it is met.
+        host_id: The host's id of the call; empty for calls from code.
+        armed: The host has begun and nothing was met yet; what `GateCallbackHandler` looks at.
+        permit: See `Permit`.
+    """
+
+    seam: Any
+    host_id: str = ""
+    armed: bool = True
+    permit: Permit | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Watch:
+    """Tells the middleware what was decided about the call it let through."""
+
+    host_id: str
+    decision: Decision | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Inside:
+    """A body is running.
+
+    Attributes:
+        task: The task it was authorized under.
+    """
+
+    task: Task | None
+
+
+meeting: ContextVar[Meeting | None] = ContextVar("lictor_langchain_meeting", default=None)
+watching: ContextVar[Watch | None] = ContextVar("lictor_langchain_watch", default=None)
+inside: ContextVar[Inside | None] = ContextVar("lictor_langchain_inside", default=None)
+probing: ContextVar[bool] = ContextVar("lictor_langchain_probing", default=False)
+
+
+@contextlib.contextmanager
+def setting(variable: ContextVar[Any], value: Any) -> Iterator[None]:
+    """Sets a context variable for a block."""
+    token = variable.set(value)
+    try:
+        yield
+    finally:
+        variable.reset(token)

@@ -1,0 +1,277 @@
+"""The innermost seam: where a guarded tool's own code is about to run.
+
+Rules enforced here:
+
+1. Every entry of a guarded tool (`func`, `coroutine`, `_run`, `_arun`) goes to the gate; the
+   guarded object holds no reference to the original.
+2. The gate's checked copy of the arguments is what the original gets.
+3. One entry that leads to another inside the same attempt is decided once, by a single-use permit
+   for the same arguments.
+4. The host's control flow and cancellation pass through unchanged.
+5. A seam that is no longer ours refuses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+from weakref import WeakKeyDictionary
+
+from langchain_core.tools import BaseTool
+from langgraph.errors import GraphBubbleUp
+
+from lictor import Decision, Denied, ToolCall
+from lictor.gate import Gate
+from lictor.model import InputInvalid, Pep, take
+from lictor.task import current
+from lictor_langchain.delegation import acting
+from lictor_langchain.denial import ToolDenied, improper
+from lictor_langchain.meeting import (
+    Inside,
+    Meeting,
+    Permit,
+    inside,
+    meeting,
+    probing,
+    setting,
+    watching,
+)
+from lictor_langchain.shape import Shape, resolved_signature
+
+PEP: Final = Pep("langchain", "client")
+PAUSES: Final = (GraphBubbleUp,)
+_MUST_NOT_BE_SET: Final = frozenset({"_run", "_arun", "run", "arun", "invoke", "ainvoke"})
+
+SEAM: Final = "_lictor_seam"
+"""Private attribute of a guarded object; what counts as guarded is the gate's registry."""
+
+_originals: WeakKeyDictionary[Seam, dict[str, Callable[..., Any]]] = WeakKeyDictionary()
+
+
+class Seam:
+    """What must stay in place on one guarded tool.
+
+    Attributes:
+        gate: Who decides.
+        shape: What was guarded.
+        kind: The class of the guarded object.
+        fields: Attribute → the gated callable that stands there.
+    """
+
+    def __init__(self, gate: Gate, shape: Shape, originals: dict[str, Callable[..., Any]]) -> None:
+        self.gate = gate
+        self.shape = shape
+        self.kind: type[BaseTool] | None = None
+        self.fields: dict[str, Callable[..., Any]] = {}
+        self.chained = bool(originals.keys() & {"_run", "_arun"}) and len(originals) > 1
+        _originals[self] = originals
+
+    def __deepcopy__(self, memo: object) -> Seam:
+        return self
+
+    def original(self, entry: str) -> Callable[..., Any]:
+        """What runs when a call is allowed."""
+        return _originals[self][entry]
+
+    def intact(self, tool: BaseTool) -> bool:
+        """Whether the guarded object is still as it was left."""
+        values = tool.__dict__
+        return (
+            type(tool) is self.kind
+            and tool.name == self.shape.tool.key.name
+            and _MUST_NOT_BE_SET.isdisjoint(values)
+            and all(values.get(name) is gated for name, gated in self.fields.items())
+        )
+
+    def refuse(self, reason: str, detail: str, arguments: Any, met: Meeting | None) -> ToolDenied:
+        """Records an attempt that ends before or after the tool, and the error that says so."""
+        known = arguments if isinstance(arguments, dict) else {}
+        host_id = met.host_id if met is not None else ""
+        with acting(host_id):
+            call = ToolCall(self.shape.tool, known, host_id=host_id, pep=PEP)
+            return self.denied(self.gate.refuse(call, reason, detail), met)
+
+    def denied(self, decision: Decision, met: Meeting | None) -> ToolDenied:
+        """The error for the host; the middleware that waits for this call is told."""
+        watch = watching.get()
+        if watch is not None and met is not None and watch.host_id == met.host_id:
+            watch.decision = decision
+        return ToolDenied(decision, met)
+
+
+def seam_of(tool: BaseTool) -> Seam:
+    """The seam of a guarded object, or of a copy the host made of one."""
+    private: Any = tool.__pydantic_private__
+    return private[SEAM]  # type: ignore[no-any-return]
+
+
+class Attempt:
+    """One call at one entry: what is asked of the gate, and what comes back."""
+
+    __slots__ = ("arguments", "entry", "met", "nested", "outer", "problem", "seam", "supplied")
+
+    def __init__(
+        self, seam: Seam, entry: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        self.seam, self.entry = seam, entry
+        self.outer = meeting.get()
+        self.met: Meeting | None = None
+        if self.outer is not None and self.outer.seam is seam and self.outer.armed:
+            self.met = self.outer
+            self.met.armed = False
+        self.nested: Denied | None = None
+        self.arguments: dict[str, object] = {}
+        self.supplied: dict[str, object] = {}
+        self.problem = ""
+        if not probing.get():
+            try:
+                self.arguments, self.supplied = seam.shape.bindings[entry].take(args, kwargs)
+            except InputInvalid as error:
+                self.problem = str(error)
+
+    @property
+    def host_id(self) -> str:
+        """The host's id of this call; only the first entry of a run has it."""
+        return self.met.host_id if self.met is not None else ""
+
+    def permitted(self) -> bool:
+        """Whether the tool's own other entry, just authorized, has led here."""
+        outer = self.outer
+        if self.met is not None or outer is None or outer.seam is not self.seam:
+            return False
+        permit, outer.permit = outer.permit, None
+        return (
+            permit is not None
+            and permit.entry != self.entry
+            and not self.problem
+            and permit.encoded == _encoded(self.arguments)
+        )
+
+    def call(self) -> ToolCall:
+        """What the gate is asked."""
+        if self.problem:
+            raise self.seam.refuse("input_invalid", self.problem, {}, self.met)
+        return ToolCall(self.seam.shape.tool, self.arguments, self.host_id, self.supplied, PEP)
+
+    def begin(self, checked: dict[str, object]) -> tuple[Meeting, Inside]:
+        """What the body's context must know."""
+        permit = Permit(self.entry, _encoded(checked)) if self.seam.chained else None
+        return Meeting(self.seam, armed=False, permit=permit), Inside(current())
+
+    def end(self, result: Any) -> Any:
+        """Looks at the result before the host does."""
+        problem = improper(result, self.host_id)
+        if problem:
+            raise self.seam.refuse("result_withheld", problem, self.arguments, self.met)
+        return result
+
+    def denial(self, denied: Denied) -> Denied:
+        """The error to raise for a `Denied` that came out of the gate.
+
+        One that the tool's own body raised stays what it is: the tool's failure.
+        """
+        if denied is self.nested or isinstance(denied, ToolDenied):
+            return denied
+        return self.seam.denied(denied.decision, self.met)
+
+
+def _encoded(arguments: dict[str, object]) -> bytes:
+    try:
+        return take(arguments).encoded
+    except InputInvalid:
+        return b""
+
+
+def gated(entry: str, like: Callable[..., Any], seam: Seam | None) -> Callable[..., Any]:
+    """An entry that goes to the gate; looks like the original to the host.
+
+    Args:
+        entry: Its name; `coroutine` and `_arun` are asynchronous.
+        like: The original.
+        seam: The seam of a callable; a method finds that of its object.
+    """
+    enter: Any = _aenter if entry in ("coroutine", "_arun") else _enter
+
+    entered = _method(enter, entry) if seam is None else _function(enter, entry, seam)
+    return _looking_like(_awaiting(entered) if enter is _aenter else entered, like)
+
+
+def _method(enter: Any, entry: str) -> Any:
+    def entered(self: BaseTool, *args: Any, **kwargs: Any) -> Any:
+        return enter(seam_of(self), entry, (self,), args, kwargs)
+
+    return entered
+
+
+def _function(enter: Any, entry: str, seam: Seam) -> Any:
+    def entered(*args: Any, **kwargs: Any) -> Any:
+        return enter(seam, entry, (), args, kwargs)
+
+    return entered
+
+
+def _awaiting(entered: Any) -> Any:
+    async def awaited(*args: Any, **kwargs: Any) -> Any:
+        return await entered(*args, **kwargs)
+
+    return awaited
+
+
+def _enter(
+    seam: Seam, entry: str, bound: tuple[Any, ...], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    attempt = Attempt(seam, entry, args, kwargs)
+    if attempt.permitted():
+        return seam.original(entry)(*bound, *args, **kwargs)
+
+    def body(checked: dict[str, object]) -> Any:
+        met, place = attempt.begin(checked)
+        first, named = seam.shape.bindings[entry].call(checked, attempt.supplied)
+        with setting(meeting, met), setting(inside, place):
+            try:
+                return seam.original(entry)(*bound, *first, **named)
+            except Denied as nested:
+                attempt.nested = nested
+                raise
+
+    try:
+        with acting(attempt.host_id):
+            return attempt.end(seam.gate.run(attempt.call(), body, pauses=PAUSES))
+    except Denied as denied:
+        raise attempt.denial(denied) from None
+
+
+async def _aenter(
+    seam: Seam, entry: str, bound: tuple[Any, ...], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    attempt = Attempt(seam, entry, args, kwargs)
+    if attempt.permitted():
+        return await seam.original(entry)(*bound, *args, **kwargs)
+
+    async def body(checked: dict[str, object]) -> Any:
+        met, place = attempt.begin(checked)
+        first, named = seam.shape.bindings[entry].call(checked, attempt.supplied)
+        with setting(meeting, met), setting(inside, place):
+            try:
+                return await seam.original(entry)(*bound, *first, **named)
+            except Denied as nested:
+                attempt.nested = nested
+                raise
+
+    try:
+        with acting(attempt.host_id):
+            return attempt.end(await seam.gate.arun(attempt.call(), body, pauses=PAUSES))
+    except Denied as denied:
+        raise attempt.denial(denied) from None
+
+
+def _looking_like(entered: Any, like: Callable[..., Any]) -> Callable[..., Any]:
+    """Name, signature and annotations of the original, which the host inspects.
+
+    Not `functools.wraps`: that would leave the original within reach as `__wrapped__`.
+    """
+    for name in ("__name__", "__qualname__", "__doc__", "__module__"):
+        if hasattr(like, name):
+            setattr(entered, name, getattr(like, name))
+    entered.__signature__, entered.__annotations__ = resolved_signature(like)
+    return entered  # type: ignore[no-any-return]
