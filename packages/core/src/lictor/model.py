@@ -400,6 +400,12 @@ class Tool:
         }
 
     @classmethod
+    def unknown(cls, server: str, name: str) -> Tool:
+        """Stands for a name that no tool has, as a model made it up: made printable and cut."""
+        shown = "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in name[:128])[:128]
+        return cls(ToolKey.checked(server, shown if shown not in ("", "_") else f"?{shown}"))
+
+    @classmethod
     def from_definition(cls, definition: Mapping[str, object]) -> Tool:
         """Inverse of `definition`.
 
