@@ -15,6 +15,7 @@ import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from lictor import settings as settings_file
 from lictor.attempt import RecordKey
@@ -29,6 +30,8 @@ from lictor.settings import LocalDirectory, Settings
 from lictor.store import open_store
 from lictor.telemetry import Telemetry
 from lictor.template import Template, template_of
+
+SEEN: Final = "seen.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +69,7 @@ class Project:
     @property
     def seen(self) -> Path:
         """The definitions that gates have met."""
-        return self.state / "seen.json"
+        return self.state / SEEN
 
     def files(self) -> list[Path]:
         """What the gate must not let a tool reach."""

@@ -4,7 +4,7 @@ Rules enforced here:
 
 1. A decision's record says who, for whom, what, why, under which policy, and what was done.
 2. Arguments stand in clear only where the catalog says so; the others are keyed digests.
-3. No record holds a float, a secret or an exception's value beyond its one-line text.
+3. No record holds a secret, or more of an exception than its one line of text.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class Teller:
         told: dict[str, Json] = {}
         for name, value in a.view.items():
             if name in recordable:
-                told[name] = value if not isinstance(value, float) else repr(value)
+                told[name] = value
             elif a.effectful:
                 told[name] = {"digest": self.key.digest(canonical([name, value]))}
         return told

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from lictor import audit as journal
 from lictor.cli.shared import DEFAULT, ProjectFile, console, open_project, plain
@@ -69,17 +68,12 @@ def show(
         for line in lines:
             sys.stdout.write(f"{line}\n")
         return
-    table = Table(box=None)
-    for column in ("time", "kind", "tool", "verdict", "code", "id"):
-        table.add_column(column)
     for line in lines:
         body = line.body
-        table.add_row(
-            datetime.fromtimestamp(int(str(body["at"])) / 1e6, UTC).strftime("%m-%d %H:%M:%S.%f"),
-            *(plain(body[name]) for name in ("kind", "tool", "verdict", "code")),
-            plain(body.get("id", body.get("decision", ""))),
-        )
-    console.print(table)
+        at = datetime.fromtimestamp(int(str(body["at"])) / 1e6, UTC)
+        what = " ".join(plain(body[name]) for name in ("tool", "verdict", "code") if body[name])
+        identifier = plain(body.get("id", body.get("decision", "")))
+        console.print(f"{at:%Y-%m-%d %H:%M:%S} {plain(body['kind']):<9} {what} {identifier}")
 
 
 @app.command()

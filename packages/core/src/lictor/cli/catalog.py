@@ -8,8 +8,11 @@ from typing import Annotated
 import typer
 
 from lictor import catalog
-from lictor.cli.shared import DEFAULT, ProjectFile, console, open_project, plain
+from lictor.assemble import SEEN
+from lictor.cli.shared import DEFAULT, ProjectFile, absolute, console, open_project, plain
 from lictor.model import ToolKey
+from lictor.protect import refuse_unsafe
+from lictor.settings import load
 from lictor.template import key_of
 
 app = typer.Typer(help="The reviewed tools.", no_args_is_help=True)
@@ -39,10 +42,11 @@ def lock(
 
     A new tool gets `impact = []`, which denies it, until you write down what it can do.
     """
-    found = open_project(project)
-    toml = found.path.parent / found.settings.catalog
+    path = absolute(project)
+    settings = load(refuse_unsafe(path))  # the catalog itself may be what has to be mended
+    toml = path.parent / settings.catalog
     accepted = {key_of(text) for text in accept or ()}
-    seen = catalog.read_seen(found.seen)
+    seen = catalog.read_seen(path.parent / settings.state / SEEN)
     unknown = accepted - set(seen)
     if unknown:
         raise typer.BadParameter(f"no gate has met {_names(unknown)}; start your program once")

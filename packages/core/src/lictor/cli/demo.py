@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
 from lictor.cli.shared import console, plain
 from lictor.errors import ConfigError
@@ -44,21 +43,17 @@ def _print(done: Any) -> None:
     console.print("The notice also tells the agent to pay an attacker first.\n")
     _ledger("without Lictor", done.unguarded)
     _ledger("with Lictor", done.guarded)
-    table = Table(title="every call of the guarded run", title_justify="left")
-    for column in ("call", "impact", "verdict", "why", "µs"):
-        table.add_column(column, justify="right" if column == "µs" else "left")
+    console.print()
+    console.print("every call of the guarded run", style="bold")
     for row in done.decisions:
-        why = row["reason"] if row["verdict"] == "allow" else f"{row['reason']}: {row['why']}"
-        table.add_row(
-            plain(row["call"]),
-            ", ".join(row["impact"]),
-            row["verdict"],
-            plain(why),
-            str(row["took_us"]),
+        told = "" if row["verdict"] == "allow" else f": {row['why']}"
+        console.print(
+            f"  {plain(row['call']):<36} {', '.join(row['impact']):<9} {row['verdict']:<6}"
+            f" {row['took_us']:>6} µs  {row['reason']}{plain(told)}",
+            style=None if row["verdict"] == "allow" else "red",
         )
-    console.print(table)
     if done.spans:
-        console.print("\nspans")
+        console.print("\nspans", style="bold")
         for line in done.spans:
             console.print(f"  {plain(line)}")
     found = "intact" if done.audit["ok"] else "DAMAGED"
@@ -76,4 +71,3 @@ def _ledger(title: str, run: Any) -> None:
         f"; balance {run.before['balance']} -> {run.after['balance']};"
         f" rent {run.before['rent']} -> {run.after['rent']}"
     )
-    console.print()

@@ -20,9 +20,14 @@ DEFAULT = Path("lictor.toml")
 console = Console(highlight=False, soft_wrap=True)
 
 
+def absolute(path: Path) -> Path:
+    """A person at a terminal may name the project relative to where he stands."""
+    return path if path.is_absolute() else Path.cwd() / path
+
+
 def open_project(path: Path) -> Project:
-    """Reads the project. A person at a terminal may name it relative to where he stands."""
-    return read(path if path.is_absolute() else Path.cwd() / path)
+    """Reads the project."""
+    return read(absolute(path))
 
 
 def plain(text: object) -> str:

@@ -12,12 +12,13 @@ from typing import Any, Final
 import langchain.agents
 from langchain.chat_models import init_chat_model
 from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import HumanMessage
 
 from lictor import Gate, audit
 from lictor.assemble import read
-from lictor.catalog import lock
+from lictor.catalog import lock, read_seen
 from lictor.telemetry import Telemetry
-from lictor_langchain import create_agent, definition
+from lictor_langchain import create_agent, guard
 from lictor_langchain.demo.bank import Bank
 from lictor_langchain.demo.script import PROMPT, Recorded
 from lictor_langchain.demo.tracing import Tracing
@@ -146,7 +147,7 @@ def run(folder: Path | None = None, model: str | None = None) -> Report:
     unguarded = Bank(folder / "unguarded")
     before = unguarded.state()
     agent = langchain.agents.create_agent(_model(model), unguarded.tools())
-    agent.invoke({"messages": [("user", PROMPT)]})
+    agent.invoke({"messages": [HumanMessage(PROMPT)]})
     first = Run(before, unguarded.state())
 
     guarded = Bank(folder / "guarded")
@@ -159,7 +160,7 @@ def run(folder: Path | None = None, model: str | None = None) -> Report:
             tracing.span("invoke_agent banker"),
             gate.task("adjust-rent", agent="banker", on_behalf_of="alice", session="demo"),
         ):
-            safe.invoke({"messages": [("user", PROMPT)]})
+            safe.invoke({"messages": [HumanMessage(PROMPT)]})
     second = Run(before, guarded.state())
     store = read(project / "lictor.toml").store
     found = audit.verify(store)
@@ -191,9 +192,12 @@ def _gate(project: Path, bank: Bank, tracing: Tracing) -> Gate:
     project.mkdir(mode=0o700)
     settings = project / "lictor.toml"
     settings.write_text(LICTOR_TOML, encoding="utf-8")
+    with Gate.from_file(settings) as first:
+        guard(bank.tools(), first)  # a gate notes the definitions it meets …
+    seen = read_seen(read(settings).seen)
     (project / "catalog.toml").write_text(CATALOG_TOML, encoding="utf-8")
-    definitions = [definition(tool, server="local") for tool in bank.tools()]
-    lock(project / "catalog.toml", project / "catalog.lock", definitions)
+    # … and the reviewer, who has written down what each can do, pins them
+    lock(project / "catalog.toml", project / "catalog.lock", seen, accept=seen)
     return Gate.from_file(settings, telemetry=partial(Telemetry, tracing.provider))
 
 
