@@ -121,7 +121,7 @@ _TELEMETRY_INTRO = """\
 Lictor depends on the OpenTelemetry API only and never configures a provider: what you have set up
 receives the signals below under the scope `lictor`; with nothing set up they cost next to nothing.
 The truth is the journal (`lictor audit`). Telemetry is a copy that may be sampled, dropped or late,
-and it can neither delay nor change a decision: what a tracer, logger or meter raises is counted in
+and it cannot change a decision: what a tracer, logger or meter raises is counted in
 `lictor.telemetry.errors`.
 
 Use batching processors. A `SimpleSpanProcessor` exports on the caller's thread, and then the call
