@@ -5,17 +5,21 @@ from __future__ import annotations
 import functools
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from lictor.catalog import Catalog, diff, lock, note, origin_of, read_seen
+from lictor.catalog.entries import Entry, ServerPart
 from lictor.errors import ConfigError
+from lictor.limits import Limit, parse
 from lictor.model import Impact, Review, Tool, ToolKey
 from lictor.ports import Known
 
@@ -204,7 +208,7 @@ def test_digest_moves_with_every_decision(project: Project) -> None:
         ('server = "local"', 'server = "Local"', "server id", "server id"),
         ('name = "pay"', 'name = "_"', "tool name", "own name"),
         ("PAYPIN", "", "not pinned", "lictor catalog lock"),
-        ("PAYPIN", "sha256:00", "edited", "lictor catalog diff"),
+        ("PAYPIN", "sha256:00", "edited", "lictor catalog lock"),
         ('name = "pay"', 'name = "pai"', "no definition", "lictor catalog lock"),
         ("[[tool]]", "[[tool]", "not TOML", "line"),
         (
@@ -363,6 +367,17 @@ def test_lock_pins_a_hand_written_entry_once_accepted(project: Project) -> None:
     assert project.load().check(PAY) is None
 
 
+def test_lock_makes_a_damaged_lock_anew_and_keeps_the_old_one(project: Project) -> None:
+    project.write()
+    project.lock.write_text("{ damaged")
+    with pytest.raises(ConfigError):
+        project.load()
+    result = lock(project.toml, project.lock, {PAY.key: PAY})
+    assert (result.added, result.moved, result.waiting) == ((), (), ())
+    assert project.load().check(PAY) is None
+    assert project.lock.with_name("catalog.lock.damaged").read_text() == "{ damaged"
+
+
 def test_lock_keeps_the_rights_of_the_file(project: Project) -> None:
     project.write()
     project.toml.chmod(0o600)
@@ -503,3 +518,31 @@ def test_origin_is_the_same_in_every_process(tmp_path: Path) -> None:
         for seed in ("1", "2", "3")
     }
     assert len(shown) == 1
+
+
+# -- the page -------------------------------------------------------------------------------------
+
+PAGE = (Path(__file__).parents[2] / "docs" / "catalog.md").read_text(encoding="utf-8")
+
+
+def test_the_entry_of_the_page_loads(project: Project) -> None:
+    (text,) = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)
+    tool = Tool(
+        ToolKey("local", "send_invoice"),
+        "Sends.",
+        SCHEMA,
+        origin="a:b#py311-0",
+        injected=("state",),
+    )
+    known = project.write(text.replace("sha256:…", tool.pin), tool).load().known(tool.key)
+    assert known is not None
+    assert (known.review.tenant, known.review.formats) == ("acme", {"to": "email"})
+    written = {line.partition(" =")[0] for line in text.splitlines() if " = " in line}
+    assert written == set(Entry.model_fields) | set(ServerPart.model_fields)
+
+
+def test_the_limits_of_the_page_load() -> None:
+    rows = re.findall(r"^\| (`.*`) \|", PAGE, re.MULTILINE)
+    texts = [text for row in rows for text in re.findall(r"`([^`]*)`", row)]
+    kinds = {type(parse(tomllib.loads(f"x = {text}")["x"], "page")) for text in texts}
+    assert kinds == set(get_args(Limit))

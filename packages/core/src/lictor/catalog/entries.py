@@ -248,6 +248,9 @@ def _refuse(constant: str) -> None:
 # -- the entry against its definition -------------------------------------------------------------
 
 
+_MEND: Final = "lictor catalog lock, or impact = [] until it is reviewed again"
+
+
 def matched(at: str, review: Review, tool: Tool | None) -> Known:
     """A classified entry together with the definition it was made for.
 
@@ -257,12 +260,12 @@ def matched(at: str, review: Review, tool: Tool | None) -> Known:
     if not review.pin:
         raise ConfigError(at, "is classified but not pinned", "lictor catalog lock")
     if tool is None:
-        raise ConfigError(at, "has no definition in catalog.lock", "lictor catalog lock")
+        raise ConfigError(at, "has no definition in catalog.lock", _MEND)
     if tool.pin != review.pin:
         raise ConfigError(
             at,
             "its pin is not that of the definition in catalog.lock (one of them was edited)",
-            "lictor catalog diff, then lictor catalog lock",
+            _MEND,
         )
     _check_hints(at, review, tool)
     _check_arguments(at, review, tool)

@@ -6,6 +6,7 @@ Rules enforced here:
 2. A pin that somebody has decided on moves only for the tools that are accepted by name.
 3. In the human file only pin lines and whole new entries are written; the rest keeps its bytes.
    What would read back differently is not written.
+4. A damaged lock is set aside and made anew from what gates have met, under the same pins.
 """
 
 from __future__ import annotations
@@ -63,8 +64,7 @@ def lock(
         accept: Tools whose change the operator accepts.
 
     Raises:
-        ConfigError: A file is damaged, or the human file is written so that its pins cannot be
-            found.
+        ConfigError: The human file is wrong, or written so that its pins cannot be found.
     """
     from lictor.catalog import entries
 
@@ -72,7 +72,7 @@ def lock(
     listed = {
         ToolKey(each.server, each.name): each for each in entries.parsed(catalog_toml, text).tool
     }
-    locked = entries.read_lock(catalog_lock) if catalog_lock.exists() else {}
+    locked = _locked(catalog_lock)
     added = [key for key in sorted(seen) if key not in listed]
     moved, waiting = _sort(listed, seen, accept)
     pins = {key: seen[key].pin for key in moved}
@@ -89,6 +89,19 @@ def lock(
     if changed != text or not catalog_toml.exists():
         write(catalog_toml, changed, _mode(catalog_toml))
     return LockResult(tuple(added), tuple(moved), tuple(waiting))
+
+
+def _locked(path: Path) -> dict[ToolKey, Tool]:
+    """The definitions so far. A damaged lock is set aside: the pins say what may stand in it."""
+    from lictor.catalog.entries import read_lock
+
+    if not path.exists():
+        return {}
+    try:
+        return read_lock(path)
+    except ConfigError:
+        path.replace(path.with_name(path.name + ".damaged"))
+        return {}
 
 
 def _mode(path: Path) -> int:
