@@ -378,12 +378,15 @@ class Tool:
 
     def __post_init__(self) -> None:
         ToolKey.checked(*self.key)
-        for name in ("input_schema", "output_schema", "annotations"):
-            value = getattr(self, name)
-            if value is not None:
-                object.__setattr__(self, name, frozen(thawed(value)))
-        object.__setattr__(self, "injected", tuple(sorted(self.injected)))
-        object.__setattr__(self, "pin", digest(self.definition()))
+        try:
+            for name in ("input_schema", "output_schema", "annotations"):
+                value = getattr(self, name)
+                if value is not None:
+                    object.__setattr__(self, name, frozen(thawed(value)))
+            object.__setattr__(self, "injected", tuple(sorted(self.injected)))
+            object.__setattr__(self, "pin", digest(self.definition()))
+        except RecursionError:
+            raise ValueError(f"the definition of {self.key} is nested too deep") from None
 
     def definition(self) -> dict[str, Json]:
         """The full definition as JSON; what `catalog.lock` stores and the pin covers."""
