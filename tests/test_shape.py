@@ -19,7 +19,7 @@ LAYERS = [
     {"model"},
     {"errors"},
     {"ports"},
-    {"forms", "telemetry_names"},
+    {"closing", "forms", "telemetry_names"},
     {"limits", "schema"},
     {
         "audit",

@@ -162,6 +162,13 @@ def test_child_of_a_reading_grant_only_reads() -> None:
 
 
 @pytest.mark.attack("X42")
+def test_grant_with_effects_is_not_narrower_than_one_that_reads() -> None:
+    assert narrower(grant(read_only=True), grant())
+    assert not narrower(grant(), grant(read_only=True))
+    assert grant(read_only=True).child("researcher", [PAY]).read_only
+
+
+@pytest.mark.attack("X42")
 def test_agent_cannot_delegate_to_itself_nor_without_end() -> None:
     with pytest.raises(TaskError, match="already in the chain"):
         grant().child("banker")
