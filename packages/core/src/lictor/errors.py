@@ -140,6 +140,13 @@ REFUSALS: Final[dict[str, Refusal]] = {
         'name the paths it uses in catalog.toml: inputs = ["state.draft.to"]',
         "schema",
     ),
+    "host_refused": Refusal(
+        f"This tool could not be called. {_STOP}",
+        "The host gave up before the tool was met, as when an asynchronous tool is called from "
+        "synchronous code.",
+        "call the tool the way it is written (ainvoke for an async one); the host's error says more",
+        "schema",
+    ),
     "tool_unknown": Refusal(
         f"There is no such tool. {_STOP}",
         "The model asked for a name that no offered tool has.",

@@ -27,7 +27,7 @@ from langsmith.run_helpers import tracing_context
 from pydantic import ValidationError
 from pydantic.v1 import ValidationError as ValidationErrorV1
 
-from lictor import Tool
+from lictor import Denied, Tool
 from lictor.gate import Gate, Probed
 from lictor.telemetry import quiet
 from lictor_langchain.denial import ErrorPolicy, HostChanged, Unguardable
@@ -271,19 +271,34 @@ def _class(base: type[BaseTool]) -> type[BaseTool]:
 
 
 def _run(self: BaseTool, tool_input: Any, *args: Any, **kwargs: Any) -> Any:
-    token = meeting.set(Meeting(seam_of(self), kwargs.get("tool_call_id") or ""))
+    met = Meeting(seam_of(self), kwargs.get("tool_call_id") or "")
+    token = meeting.set(met)
     try:
         return _bases[type(self)].run(self, tool_input, *args, **kwargs)
+    except Exception as error:
+        _given_up(met, tool_input, error)
+        raise
     finally:
         meeting.reset(token)
 
 
 async def _arun(self: BaseTool, tool_input: Any, *args: Any, **kwargs: Any) -> Any:
-    token = meeting.set(Meeting(seam_of(self), kwargs.get("tool_call_id") or ""))
+    met = Meeting(seam_of(self), kwargs.get("tool_call_id") or "")
+    token = meeting.set(met)
     try:
         return await _bases[type(self)].arun(self, tool_input, *args, **kwargs)
+    except Exception as error:
+        _given_up(met, tool_input, error)
+        raise
     finally:
         meeting.reset(token)
+
+
+def _given_up(met: Meeting, tool_input: Any, error: Exception) -> None:
+    """Records an attempt that the host ended before the gate was met."""
+    if met.armed and not probing.get() and not isinstance(error, Denied):
+        met.armed = False
+        met.seam.refuse("host_refused", type(error).__name__, tool_input, met)
 
 
 def _to_args_and_kwargs(

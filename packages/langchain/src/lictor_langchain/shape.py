@@ -31,6 +31,7 @@ LOCAL: Final = "local"
 SINGLE: Final = "tool_input"
 """The host's own name for the one argument of a `Tool` without schema."""
 _PLUMBING: Final = frozenset({"callbacks", "run_manager", "config"})
+_MANAGERS: Final = frozenset({"callbacks", "run_manager"})
 _JSON: Final = frozenset({str, int, float, bool, list, dict})
 _MISSING: Final = inspect.Parameter.empty
 
@@ -46,8 +47,8 @@ class Binding:
         first: How many of those must be.
         fields: Argument → parameter, where a schema alias differs from it.
         single: The name of the only argument, for tools that take it by position.
-        strict: JSON under a hidden name comes from the model, not from the host, and counts as an
-            argument (remote tools, whose schema the host does not enforce).
+        strict: Hidden names under which JSON comes from the model, not from the host, and counts as
+            an argument: the host does not enforce the schema of every tool.
     """
 
     hidden: frozenset[str]
@@ -56,7 +57,7 @@ class Binding:
     first: int
     fields: Mapping[str, str]
     single: str
-    strict: bool
+    strict: frozenset[str]
 
     def take(
         self, args: tuple[Any, ...], kwargs: Mapping[str, Any]
@@ -75,7 +76,7 @@ class Binding:
         supplied = {
             name: given.pop(name)
             for name in self.hidden
-            if name in given and not (self.strict and type(given[name]) in _JSON)
+            if name in given and not (name in self.strict and type(given[name]) in _JSON)
         }
         if self.fields:
             names_of = {parameter: name for name, parameter in self.fields.items()}
@@ -231,8 +232,10 @@ def _binding(
     positional = tuple(
         p.name for p in parameters if p.kind in (kinds.POSITIONAL_ONLY, kinds.POSITIONAL_OR_KEYWORD)
     )
+    hidden = host & frozenset(p.name for p in parameters)
+    extra = _MANAGERS if any(p.kind is kinds.VAR_KEYWORD for p in parameters) else frozenset()
     return Binding(
-        hidden=host & frozenset(p.name for p in parameters),
+        hidden=hidden | extra,
         defaults={
             name: p.default
             for p in parameters
@@ -242,7 +245,7 @@ def _binding(
         first=sum(p.kind is kinds.POSITIONAL_ONLY for p in parameters),
         fields=dict(fields),
         single=single,
-        strict=strict,
+        strict=hidden | extra if strict else extra - hidden,
     )
 
 
