@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from lictor import audit
 from lictor.gate import Gate
 from lictor.task import Task

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import threading
 from collections.abc import Callable, Iterator
 from typing import Annotated, Any
 
 import pytest
-from langchain.agents.middleware import AgentMiddleware
-from langchain.tools import ToolRuntime
 from langchain_core.callbacks import CallbackManagerForToolRun
 from langchain_core.documents import Document
 from langchain_core.messages import AIMessage, ToolMessage
@@ -19,20 +16,19 @@ from langchain_core.runnables import RunnableConfig, RunnableLambda
 from langchain_core.tools import (
     BaseTool,
     InjectedToolArg,
-    InjectedToolCallId,
     StructuredTool,
     Tool,
-    ToolException,
     create_retriever_tool,
     tool,
 )
 from langgraph.func import entrypoint, task
 from langgraph.graph import END, START, MessagesState, StateGraph
-from langgraph.prebuilt import InjectedState, ToolNode
-from lictor.testing import DenyAll, UnsafeAllowAll
-from lictor_langchain import GateMiddleware, create_agent, guard
-from lictor_langchain.testing import ScriptedModel, calls
+from langgraph.prebuilt import ToolNode
 from pydantic import BaseModel, Field
+
+from lictor.testing import DenyAll, UnsafeAllowAll
+from lictor_langchain import create_agent, guard
+from lictor_langchain.testing import ScriptedModel, calls
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::langchain_core._api.beta_decorator.LangChainBetaWarning"  # `as_tool` is a beta

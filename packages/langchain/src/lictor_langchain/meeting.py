@@ -20,9 +20,9 @@ from lictor.task import Task
 
 @dataclass(slots=True, eq=False)
 class Permit:
-    """Lets one entry of a tool reach its other entry once, with the arguments just authorized."""
+    """Lets one entry of a tool reach each of its others once, with the arguments authorized."""
 
-    entry: str
+    entries: set[str]
     encoded: bytes
 
 

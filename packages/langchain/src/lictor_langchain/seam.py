@@ -139,13 +139,11 @@ class Attempt:
         outer = self.outer
         if self.met is not None or outer is None or outer.seam is not self.seam:
             return False
-        permit, outer.permit = outer.permit, None
-        return (
-            permit is not None
-            and permit.entry != self.entry
-            and not self.problem
-            and permit.encoded == _encoded(self.arguments)
-        )
+        permit = outer.permit
+        if permit is None or self.entry not in permit.entries:
+            return False
+        permit.entries.discard(self.entry)
+        return not self.problem and permit.encoded == _encoded(self.arguments)
 
     def call(self) -> ToolCall:
         """What the gate is asked."""
@@ -155,7 +153,10 @@ class Attempt:
 
     def begin(self, checked: dict[str, object]) -> tuple[Meeting, Inside]:
         """What the body's context must know."""
-        permit = Permit(self.entry, _encoded(checked)) if self.seam.chained else None
+        permit = None
+        if self.seam.chained:
+            others = self.seam.shape.bindings.keys() - {self.entry}
+            permit = Permit(others, _encoded(checked))
         return Meeting(self.seam, armed=False, permit=permit), Inside(current())
 
     def end(self, result: Any) -> Any:

@@ -11,12 +11,13 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
 from langchain_core.tools import BaseTool
+from pydantic import Field
+
 from lictor.gate import Gate
 from lictor.ports import Known
 from lictor.testing import gate_for, reviewed
 from lictor_langchain.guarding import definition
 from lictor_langchain.shape import LOCAL
-from pydantic import Field
 
 
 class ScriptedModel(BaseChatModel):
