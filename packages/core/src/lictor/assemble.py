@@ -98,6 +98,8 @@ def read(path: Path) -> Project:
     for file in (toml, lock):
         if os.path.lexists(file):
             refuse_unsafe(file)
+    if "catalog" in settings.model_fields_set and not toml.exists():
+        raise ConfigError(str(toml), "does not exist", "lictor catalog lock, or mend catalog =")
     catalog = Catalog()  # before the first review: nothing is known, so nothing runs
     if toml.exists():
         catalog = Catalog.load(
@@ -108,7 +110,9 @@ def read(path: Path) -> Project:
     sources = [guardrail(settings.guardrails)] if settings.guardrails else []
     sources += [
         PolicySource(str(file.relative_to(folder)), file.read_text(encoding="utf-8"))
-        for file in policy_files(folder / settings.policies)
+        for file in policy_files(
+            folder / settings.policies, wanted="policies" in settings.model_fields_set
+        )
     ]
     if settings.rule:
         sources.append(
@@ -224,13 +228,17 @@ def record_key(path: Path) -> RecordKey:
     return RecordKey(secret, hashlib.sha256(secret).hexdigest()[:8])
 
 
-def policy_files(folder: Path) -> Sequence[Path]:
+def policy_files(folder: Path, *, wanted: bool = False) -> Sequence[Path]:
     """The `*.cedar` files of a folder, in order; an existing but empty folder is refused.
+
+    Args:
+        folder: The folder.
+        wanted: The settings name it, so that it must be there.
 
     Raises:
         ConfigError: The folder holds no policy, or is not a folder.
     """
-    if not folder.exists():
+    if not os.path.lexists(folder) and not wanted:
         return ()
     found = sorted(folder.glob("*.cedar")) if folder.is_dir() else []
     if not found:

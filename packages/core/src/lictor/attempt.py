@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hmac
+import hashlib
 from dataclasses import dataclass, field
 from typing import NoReturn
 
@@ -10,6 +10,7 @@ from lictor.model import Arguments, Decision, Json, Principal, ToolCall
 from lictor.ports import Answer, GrantFacts, Known
 from lictor.session import Reservation
 from lictor.task import Task
+from lictor.telemetry_event import NO_IDS, Ids
 
 _NO_FACTS = GrantFacts()
 
@@ -39,16 +40,31 @@ class Refuse(Exception):
         super().__init__(code)
 
 
-@dataclass(frozen=True, slots=True)
 class RecordKey:
-    """Key of the digests that stand in records for what may not be recorded in clear."""
+    """Key of the digests that stand in records for what may not be recorded in clear.
 
-    secret: bytes = field(repr=False)
-    kid: str
+    HMAC-SHA-256 (RFC 2104) with the two keyed states made once: a digest is on every call's path.
+
+    Attributes:
+        kid: Names the key.
+    """
+
+    __slots__ = ("_inner", "_outer", "kid")
+
+    def __init__(self, secret: bytes, kid: str) -> None:
+        if not 16 <= len(secret) <= 64:
+            raise ValueError("a record key has 16 to 64 bytes")
+        padded = secret.ljust(64, b"\0")
+        self._inner = hashlib.sha256(bytes(byte ^ 0x36 for byte in padded))
+        self._outer = hashlib.sha256(bytes(byte ^ 0x5C for byte in padded))
+        self.kid = kid
 
     def digest(self, data: bytes) -> str:
         """`hmac-sha256:<kid>:<hex>` of canonical bytes."""
-        return f"hmac-sha256:{self.kid}:{hmac.digest(self.secret, data, 'sha256').hex()}"
+        inner, outer = self._inner.copy(), self._outer.copy()
+        inner.update(data)
+        outer.update(inner.digest())
+        return f"hmac-sha256:{self.kid}:{outer.hexdigest()}"
 
 
 @dataclass(slots=True)
@@ -68,6 +84,7 @@ class Attempt:
         call_id: Shared by retries of one host call; the decision's own id where the host has none.
         chain: The principals, the user or owner first.
         facts: What policy may know of the grant.
+        revision: The revocation head as it was before anything was looked up.
         spend: In 1/10,000.
         charged: The task's budget has been charged.
         held: The session reservation.
@@ -78,7 +95,8 @@ class Attempt:
         observed: The refusal that observe mode lets proceed.
         decision: The decision, once it is recorded.
         body_ns: When the body started.
-        trace: Trace and span the call was met in.
+        trace: Trace the call was met in.
+        ids: Where the decision stands in it.
     """
 
     call: ToolCall
@@ -93,6 +111,7 @@ class Attempt:
     call_id: str = field(init=False)
     chain: tuple[Principal, ...] = ()
     facts: GrantFacts = _NO_FACTS
+    revision: int = 0
     spend: int = 0
     charged: bool = False
     held: Reservation | None = None
@@ -104,6 +123,7 @@ class Attempt:
     decision: Decision | None = None
     body_ns: int = 0
     trace: str = ""
+    ids: Ids = NO_IDS
 
     def __post_init__(self) -> None:
         self.call_id = self.id
@@ -147,6 +167,11 @@ class Attempt:
     def effectful(self) -> bool:
         """Unknown tools count as effectful."""
         return self.found is None or self.found.review.effectful
+
+
+def encodable(text: str) -> str:
+    """The text as it can be written: what is not Unicode stands as an escape."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 
 def _missing(what: str) -> NoReturn:

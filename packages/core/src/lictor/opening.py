@@ -7,21 +7,35 @@ Rules enforced here:
 3. A task without a user is autonomous, says so, and has its owner stand in the chain.
 4. A resumed task has the grant it was suspended with, its principals looked up anew.
 5. A task that cannot be recorded does not run.
+6. A suspended task continues once, with the budget it had left; a delegated one with its parent.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Final
 
 from lictor.errors import StoreError, TaskError
 from lictor.grant import Grant, wider
-from lictor.model import Assurance, Json, Kind, Principal, ulid
-from lictor.ports import Clock, Directory, Entry, PutTask, Store, TaskRow, Write
+from lictor.model import (
+    MAX_INTEGER,
+    Assurance,
+    InputInvalid,
+    Json,
+    Kind,
+    Principal,
+    canonical,
+    ulid,
+)
+from lictor.ports import Clock, Directory, Entry, PutTask, Store, TaskIs, TaskRow, Write
 from lictor.session import Sessions
 from lictor.task import Task
 from lictor.telemetry import Telemetry
 from lictor.template import Template, keys_of, limits_of
+
+RESUME_SECONDS: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -78,7 +92,7 @@ class Opener:
         elif tools is not None or limits is not None:
             grant = self._narrowed(grant, tools, limits)
         if expires_in is not None:
-            grant = self._expiring(grant, at + expires_in, template is not None)
+            grant = self._expiring(grant, expires_in, template is not None)
         return self._open(grant, session, grace=grace)
 
     def _own(
@@ -112,9 +126,10 @@ class Opener:
         return made
 
     @staticmethod
-    def _expiring(grant: Grant, expires: int, narrowing: bool) -> Grant:
-        if expires <= grant.issued:
-            raise TaskError("expires_in must be positive")
+    def _expiring(grant: Grant, seconds: int, narrowing: bool) -> Grant:
+        if type(seconds) is not int or not 0 < seconds <= MAX_INTEGER - grant.issued:
+            raise TaskError("expires_in must be a positive whole number of seconds")
+        expires = grant.issued + seconds
         return replace(grant, expires=min(expires, grant.expires) if narrowing else expires)
 
     def _template(self, name: str | None) -> Template:
@@ -173,10 +188,14 @@ class Opener:
         grace: float = 0.0,
         parent: Task | None = None,
         task_id: str | None = None,
-        used: tuple[int, int] = (0, 0),
+        used: tuple[int, int] | None = None,
     ) -> Task:
         task_id = task_id or ulid(self.clock())
         conversation = session if session is not None else f"task:{task_id}"
+        try:
+            canonical([grant.to_json(), conversation])
+        except InputInvalid as error:
+            raise TaskError(f"what the task is given cannot be recorded: {error}") from None
         try:
             opened = self.sessions.open(grant.tenant, conversation, known=session is not None)
         except StoreError as error:
@@ -211,6 +230,8 @@ class Opener:
         if acting.tenant != task.grant.tenant:
             raise TaskError(f"agent {agent} belongs to another tenant ({acting.tenant})")
         if own:
+            if task.grant.autonomous and not acting.owner:
+                raise TaskError(f"agent {agent} has no owner to answer for an autonomous task")
             grant = self._started(task, agent, template)
         else:
             at = int(self.clock())
@@ -262,6 +283,11 @@ class Opener:
             state = "not known" if row is None else row.state
             raise TaskError(f"task {task_id} is {state}, so it cannot be resumed")
         grant = Grant.from_json(row.grant)
+        if grant.parent:
+            raise TaskError(
+                f"task {task_id} was delegated: its authority ended with its parent's\n"
+                "  mend: resume the parent, which delegates anew"
+            )
         if self.clock() >= grant.expires:
             raise TaskError(f"the grant of task {task_id} has expired\n  mend: open a new task")
         self._parties(
@@ -277,6 +303,7 @@ class Opener:
             task.grant.tenant,
             task.session.conversation,
             task.grant.to_json(),
+            *(task.used if task.state == "suspended" else (0, 0)),
             stream=self.store.head.stream,
         )
         body: dict[str, Json] = {**task.facts(), "state": task.state, "bodies": list(running)}
@@ -292,10 +319,16 @@ class Opener:
         unsaved = task.session.unsaved() if task.state != "running" else None
         if unsaved is not None:
             writes.append(unsaved)
+        again = task.resumed and task.state == "running"
+        guards = (TaskIs(task.id, "suspended"),) if again else ()
         try:
-            self.store.commit(writes=tuple(writes), entries=(entry,), durable=False)
-        except StoreError as error:
+            future = self.store.commit(guards, tuple(writes), (entry,), durable=False)
+            if again and future.result(RESUME_SECONDS).moved is not None:
+                raise TaskError(f"task {task.id} was resumed somewhere else")
+        except TaskError:
+            raise
+        except Exception as error:
             if task.state == "running":
-                task.state = "new"
                 raise TaskError(f"the task cannot be recorded: {error}") from error
-            self.telemetry.degraded(str(error))
+            with contextlib.suppress(Exception):
+                self.telemetry.degraded(str(error))

@@ -25,12 +25,11 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from lictor.attempt import Attempt, Refuse
-from lictor.drive import Body, Ended, Io, Steps, offload
+from lictor.drive import Body, Ended, Io, Steps, offload, wait
 from lictor.errors import PERMIT, REFUSALS, Denied, Pending, StoreError
 from lictor.model import (
     Decision,
     Enforcement,
-    InputInvalid,
     Outcome,
     ToolCall,
     Verdict,
@@ -42,6 +41,7 @@ from lictor.ports import (
     CallRow,
     Committed,
     Entry,
+    GrowSession,
     Guard,
     Query,
     RevisionIs,
@@ -78,9 +78,9 @@ class Pipeline:
             yield from self._authorize(attempt)
         except Refuse as refuse:
             raise self._denied(attempt, refuse) from None
-        except Denied:
+        except (KeyboardInterrupt, SystemExit, GeneratorExit):
             raise
-        except Exception as error:
+        except BaseException as error:  # parts in other languages panic past Exception
             raise self._denied(attempt, _failure(error)) from error
         finally:
             if attempt.decision is None:
@@ -98,8 +98,10 @@ class Pipeline:
         try:
             attempt.found = self.stages.catalog.known(call.tool.key)
             self.stages.take(attempt)
-        except (InputInvalid, Refuse) as error:
-            detail = detail or str(error)
+        except Exception as error:  # what is refused may be anything at all
+            detail = detail or told(error)
+        if code not in REFUSALS:
+            code, detail = "internal_error", f"{code!r} is no reason to refuse"
         return self._denied(attempt, Refuse(code, detail))
 
     def preview(self, call: ToolCall) -> tuple[Decision, Query | None]:
@@ -110,16 +112,11 @@ class Pipeline:
         attempt, query = self._met(call), None
         try:
             self.stages.examine(attempt)
-            self.stages.identify(attempt)
-            self.stages.scope(attempt)
-            self.stages.protect(attempt)
+            self.stages.locate(attempt)
             self.stages.reserve(attempt)
             query = self.stages.query(attempt)
-            for command in self.stages.judge(attempt):  # only a blocking engine yields
-                command.future.exception(command.seconds)  # type: ignore[union-attr]
-                raise Refuse("policy_error", "a blocking policy engine has no preview")
-            if attempt.effectful and self.store.call(attempt.call_id) is not None:
-                raise Refuse("already_attempted")
+            self._foresee(attempt)
+            _drive_here(self.stages.judge(attempt, asking=False))
             return self._allow(attempt, count=False), query
         except Refuse as refuse:
             return self._refusal(attempt, refuse, count=False), query
@@ -128,13 +125,22 @@ class Pipeline:
         finally:
             self.stages.unreserve(attempt)
 
+    def _foresee(self, a: Attempt) -> None:
+        """What the intent of an effect would meet in the store."""
+        if not a.effectful:
+            return
+        found = self.store.call(a.call_id)
+        if found is not None and found.state not in (Outcome.NOT_STARTED, Outcome.SUSPENDED):
+            raise Refuse("already_attempted", f"its first attempt: {found.state}")
+        session = a.task.session
+        a.repeat = self.store.unknown(session.tenant, session.conversation, a.digest)
+
     def _authorize(self, a: Attempt) -> Stage:
         self.stages.examine(a)
-        self.stages.identify(a)
-        self.stages.scope(a)
-        self.stages.protect(a)
         try:
             for _ in range(TRIES):
+                a.revision = self.store.revision
+                self.stages.locate(a)
                 self.stages.reserve(a)
                 yield from self.stages.judge(a)
                 moved = yield from self._intend(a)
@@ -186,14 +192,14 @@ class Pipeline:
         )
         try:
             future = self.store.commit(self._guards(a, decision), writes, (entry,), durable=True)
-        except StoreError:
+        except BaseException:
             session.not_stored(counts)
             raise
         ended = yield Io(future, COMMIT_SECONDS)
         if ended.error is not None:
             session.not_stored(counts)
             # The commit may still land: then it started nothing, and says so.
-            future.add_done_callback(lambda late: self._disown(a, decision, late))
+            future.add_done_callback(lambda late: self._disown(a, decision, counts, late))
             raise Refuse("record_unavailable", told(ended.error))
         committed: Committed = ended.value
         if committed.moved is not None:
@@ -204,7 +210,7 @@ class Pipeline:
     def _guards(self, a: Attempt, decision: Decision) -> tuple[Guard, ...]:
         task, session, grant = a.task, a.task.session, a.task.grant
         agreed = a.repeat and "confirm:user" in a.met
-        guards: list[Guard] = [RevisionIs(self.store.revision), TaskIs(task.id)]
+        guards: list[Guard] = [RevisionIs(a.revision), TaskIs(task.id)]
         guards += session.guard(a.reservation, a.answer.reads)
         guards.append(
             CallIsNew(
@@ -233,14 +239,21 @@ class Pipeline:
                     ended = yield Io(offload(lambda: turn.acquire(timeout=1.0)), 2.0)
                     a.turn = ended.value is True
 
-    def _disown(self, a: Attempt, decision: Decision, late: Future[Committed]) -> None:
+    def _disown(
+        self, a: Attempt, decision: Decision, counts: GrowSession, late: Future[Committed]
+    ) -> None:
+        """A commit that landed after its caller was told no: nothing began, and all is undone."""
         if late.cancelled() or late.exception() is not None or late.result().moved is not None:
             return
-        self._settle_not_started(a, decision, "record_unavailable")
+        a.task.session.moved()
+        back = replace(counts, calls=-counts.calls, effects=-counts.effects, spent=-counts.spent)
+        writes = (SettleCall(decision.call_id, Outcome.NOT_STARTED), back)
+        entry = self.teller.outcome(a, decision, Outcome.NOT_STARTED, "record_unavailable")
+        self._hand_over(writes, entry)
 
     def _settle_not_started(self, a: Attempt, decision: Decision, code: str) -> None:
         writes: tuple[Write, ...] = ()
-        if a.effectful and a.held is not None:
+        if a.effectful:
             refund = a.task.session.refund(a.reservation)
             writes = (SettleCall(decision.call_id, Outcome.NOT_STARTED), refund)
         entry = self.teller.outcome(a, decision, Outcome.NOT_STARTED, code)
@@ -308,8 +321,8 @@ class Pipeline:
         """Gives the store what has happened; if it cannot take it, recovery finds the call."""
         try:
             return self.store.commit(writes=writes, entries=(entry,), durable=durable)
-        except StoreError as error:
-            self.teller.telemetry.degraded(told(error))
+        except Exception as error:
+            self.teller.degraded(told(error))
             return None
 
     # -- decisions --------------------------------------------------------------------------------
@@ -361,15 +374,25 @@ class Pipeline:
     def _denied(self, a: Attempt, refuse: Refuse) -> Denied:
         decision = self._refusal(a, refuse, count=True)
         if refuse.pending and a.found_task is not None:
-            a.task.pending.add(decision.id)
+            a.task.waits(a.digest)
         try:
             self.store.commit(entries=(self.teller.decision(a, decision),), durable=False)
         except Exception as error:  # the refusal stands, recorded or not
-            self.teller.telemetry.degraded(told(error))
+            self.teller.degraded(told(error))
         self.teller.decided(a, decision, self.store.head)
         return (Pending if refuse.pending else Denied)(decision)
 
 
-def _failure(error: Exception) -> Refuse:
+def _drive_here(steps: Stage) -> None:
+    """Runs stages on this thread, waits and all."""
+    command = next(steps, None)
+    try:
+        while isinstance(command, Io):
+            command = steps.send(wait(command)[0])
+    except StopIteration:
+        return
+
+
+def _failure(error: BaseException) -> Refuse:
     code = "record_unavailable" if isinstance(error, StoreError) else "internal_error"
     return Refuse(code, told(error))

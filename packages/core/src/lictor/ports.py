@@ -379,7 +379,7 @@ Guard: TypeAlias = RevisionIs | TaskIs | SessionIs | CallIsNew | BudgetFits
 
 @dataclass(frozen=True, slots=True)
 class PutTask:
-    """Inserts a task, or sets the state of a known one."""
+    """Inserts a task, or sets the state of a known one; what it has used only grows by this."""
 
     task: TaskRow
 

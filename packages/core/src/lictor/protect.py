@@ -2,8 +2,11 @@
 
 Rules enforced here:
 
-1. An argument whose text, taken as a path, leads to the gate's own files or the virtual environment
-   (lexically or through links) is denied `protected`, for every impact; no policy lifts it.
+1. An argument whose text, taken as a path in any way a tool may take it (with `~`, variables,
+   percent signs, as a `file:` URL, from our folder or the working directory), leads to the gate's
+   own files or the virtual environment (lexically or through links) is denied `protected`, for
+   every impact; no policy lifts it. So are names of objects, and for a tool that deletes any folder
+   above them.
 2. A URL to one of our own listeners is denied alike.
 3. Configuration is refused at start where it is a link, or where another account could write it.
 """
@@ -11,18 +14,20 @@ Rules enforced here:
 from __future__ import annotations
 
 import os
+import re
 import stat
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from lictor.errors import ConfigError
 from lictor.model import Json
 
 MAX_PATH: Final = 4096
+_PATHLIKE: Final = re.compile(r"[/\\.~$%]")
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1", "0.0.0.0", "::", ""})  # noqa: S104
 
 
@@ -33,10 +38,15 @@ class Protected:
     Attributes:
         roots: Real paths of files and folders.
         ports: Loopback ports of our own listeners.
+        folders: What the files lie in.
     """
 
     roots: tuple[str, ...]
     ports: frozenset[int] = frozenset()
+    folders: frozenset[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "folders", frozenset(map(os.path.dirname, self.roots)))
 
     @classmethod
     def of(cls, paths: Iterable[Path], ports: Iterable[int] = ()) -> Protected:
@@ -46,42 +56,51 @@ class Protected:
             roots.add(os.path.realpath(sys.prefix))
         return cls(tuple(sorted(roots)), frozenset(ports))
 
-    def reached(self, arguments: Mapping[str, Json]) -> str | None:
-        """The name of an argument that leads to something protected, if any."""
+    def reached(self, arguments: Mapping[str, Json], *, deletes: bool = False) -> str | None:
+        """The name of an argument that leads to something protected, if any.
+
+        Args:
+            arguments: JSON view.
+            deletes: The tool deletes, so that what lies above counts too.
+        """
         if not self.roots and not self.ports:
             return None
         for name, value in arguments.items():
-            if self._value(value):
+            if self._value(value, deletes):
                 return name
         return None
 
-    def _value(self, value: Json) -> bool:
+    def _value(self, value: Json, deletes: bool) -> bool:
         if isinstance(value, str):
-            return self._text(value)
+            return self._text(value, deletes)
         if isinstance(value, list):
-            return any(map(self._value, value))
+            return any(self._value(item, deletes) for item in value)
         if isinstance(value, dict):
-            return any(map(self._value, value.values()))
+            return any(
+                self._text(key, deletes) or self._value(item, deletes)
+                for key, item in value.items()
+            )
         return False
 
-    def _text(self, text: str) -> bool:
-        if not text or len(text) > MAX_PATH or "\0" in text:
-            return False
-        if "://" in text:
-            if text[:7].lower() == "file://":
-                return self._path(urlsplit(text).path)
-            return self._url(text)
-        if "/" not in text and "\\" not in text and "." not in text and not os.path.lexists(text):
-            return False
-        return self._path(text)
+    def _text(self, text: str, deletes: bool) -> bool:
+        if "://" in text and self._url(text):
+            return True
+        if not _PATHLIKE.search(text) and not os.path.lexists(text.partition("\0")[0]):
+            return False  # a word is taken for a name only where there is something of that name
+        return any(self._path(reading, deletes) for reading in _readings(text))
 
-    def _path(self, text: str) -> bool:
-        path = os.path.expanduser(text.replace("\\", "/"))
-        real = os.path.realpath(path)
+    def _path(self, text: str, deletes: bool) -> bool:
+        places = {os.path.abspath(text)}
+        if len(text) <= MAX_PATH:
+            places.add(os.path.realpath(text))
+        if text[0] != "/" and _PATHLIKE.search(text):  # a tool may work in our folder
+            places |= {os.path.abspath(os.path.join(folder, text)) for folder in self.folders}
         return any(
-            found == root or found.startswith(root + os.sep)
+            place == root
+            or place.startswith(root + os.sep)
+            or (deletes and root.startswith(place.rstrip(os.sep) + os.sep))
             for root in self.roots
-            for found in (real, os.path.abspath(path))
+            for place in places
         )
 
     def _url(self, text: str) -> bool:
@@ -94,6 +113,21 @@ class Protected:
             return True
         host = (parts.hostname or "").rstrip(".")
         return port in self.ports and (host in _LOOPBACK or host.startswith("127."))
+
+
+def _readings(text: str) -> set[str]:
+    """The paths that a tool may make of a text."""
+    given = {text, text.strip(), text.partition("\0")[0]}
+    given |= {unquote(each) for each in given if "%" in each}
+    for each in tuple(given):
+        if each.strip()[:5].lower() == "file:":
+            path = each.strip()[5:]
+            given |= {path, "/" + path[2:].partition("/")[2]}
+    paths = set()
+    for each in given:
+        path = os.path.expandvars(os.path.expanduser(each.replace("\\", "/").replace("\0", "")))
+        paths.add("/" + path.lstrip("/") if path[:2] == "//" else path)
+    return paths - {""}
 
 
 def refuse_unsafe(path: Path) -> Path:

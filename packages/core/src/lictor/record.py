@@ -4,20 +4,26 @@ Rules enforced here:
 
 1. A decision's record says who, for whom, what, why, under which policy, and what was done.
 2. Arguments stand in clear only where the catalog says so; the others are keyed digests.
-3. No record holds a secret, or more of an exception than its one line of text.
+3. No record holds a secret, or more of an exception than its one line of text; and nothing that a
+   host or a model says can make one unwritable.
+4. Telemetry that fails changes neither a decision nor a result.
 """
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Final
 
-from lictor.attempt import Attempt, RecordKey
+from lictor.attempt import Attempt, RecordKey, encodable
 from lictor.errors import PERMIT, REFUSALS
 from lictor.model import Decision, Json, Mode, Outcome, canonical
 from lictor.ports import Clock, Entry, Head
 from lictor.telemetry import Decided, Executed, Telemetry
+
+MAX_HOST_ID: Final = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,19 +39,19 @@ class Teller:
 
     def decision(self, a: Attempt, decision: Decision) -> Entry:
         """The record of a decision."""
-        a.trace = self.telemetry.current().trace_id
+        a.trace = self._trace()
         body: dict[str, Json] = {
             "id": decision.id,
             "enforcement": str(decision.enforcement),
             "policies": _list(decision.policies),
             "asks": _list(decision.asks),
             "met": _list(sorted(a.met)),
-            "detail": decision.detail,
+            "detail": encodable(decision.detail),
             "pep": a.call.pep.kind,
             "side": a.call.pep.side,
             "placement": self.placement,
             "mode": str(self.mode),
-            "host_id": a.call.host_id,
+            "host_id": encodable(a.call.host_id[:MAX_HOST_ID]),
             "pin": a.call.tool.pin,
             "digest": a.digest,
             "trace": a.trace,
@@ -108,52 +114,75 @@ class Teller:
 
     def decided(self, a: Attempt, decision: Decision, head: Head) -> None:
         """Span, log event and metrics of a decision."""
+        with contextlib.suppress(Exception):
+            a.ids = self.telemetry.decided(self._decided(a, decision, head))
+
+    def _decided(self, a: Attempt, decision: Decision, head: Head) -> Decided:
         task = a.found_task
-        self.telemetry.decided(
-            Decided(
-                decision=decision,
-                pep=a.call.pep,
-                started_ns=a.started_ns,
-                ended_ns=time.time_ns(),
-                impact=a.known.review.impact if a.found is not None else None,
-                registered=a.found is not None,
-                pin=a.call.tool.pin,
-                input_digest=a.digest,
-                principal=a.chain[-1] if a.chain else None,
-                user=self.key.digest(str(a.chain[0]).encode()) if a.chain else "",
-                task=task.id if task is not None else "",
-                grant=task.grant.id if task is not None else "",
-                tenant=task.grant.tenant if task is not None else "",
-                depth=task.grant.depth if task is not None else 0,
-                assurance=str(task.assurance) if task is not None else "",
-                host_call_id=a.call.host_id,
-                conversation=task.session.conversation if task is not None else "",
-                engine=self.engine,
-                policy_digest=a.answer.digest if a.answered is not None else "",
-                hit=a.answered is not None and a.answer.hit,
-                stream=head.stream,
-                seq=head.seq,
-                head=head.hash,
-                failure=decision.reason != PERMIT and REFUSALS[decision.reason].failure,
-                arguments=None,
-            )
+        return Decided(
+            decision=decision,
+            pep=a.call.pep,
+            started_ns=a.started_ns,
+            ended_ns=time.time_ns(),
+            impact=a.known.review.impact if a.found is not None else None,
+            registered=a.found is not None,
+            pin=a.call.tool.pin,
+            input_digest=a.digest,
+            principal=a.chain[-1] if a.chain else None,
+            user=self.key.digest(str(a.chain[0]).encode()) if a.chain else "",
+            task=task.id if task is not None else "",
+            grant=task.grant.id if task is not None else "",
+            tenant=task.grant.tenant if task is not None else "",
+            depth=task.grant.depth if task is not None else 0,
+            assurance=str(task.assurance) if task is not None else "",
+            host_call_id=a.call.host_id,
+            conversation=task.session.conversation if task is not None else "",
+            engine=self.engine,
+            policy_digest=a.answer.digest if a.answered is not None else "",
+            hit=a.answered is not None and a.answer.hit,
+            stream=head.stream,
+            seq=head.seq,
+            head=head.hash,
+            failure=decision.reason != PERMIT and REFUSALS[decision.reason].failure,
+            arguments=self._clear(a),
         )
+
+    def degraded(self, problem: str) -> None:
+        """Says that a record could not be kept."""
+        with contextlib.suppress(Exception):
+            self.telemetry.degraded(problem)
+
+    def _trace(self) -> str:
+        try:
+            return self.telemetry.current().trace_id
+        except Exception:
+            return ""
+
+    @staticmethod
+    def _clear(a: Attempt) -> dict[str, Json] | None:
+        """Arguments that may stand in clear; telemetry tells them under its double opt-in only."""
+        if a.found is None or a.taken is None:
+            return None
+        recordable = a.known.review.recordable
+        return {name: a.view[name] for name in recordable if name in a.view} or None
 
     def executed(self, a: Attempt, decision: Decision, outcome: Outcome, head: Head) -> None:
         """Log event of an outcome."""
-        self.telemetry.executed(
-            Executed(
-                decision_id=decision.id,
-                call_id=decision.call_id,
-                tool=decision.tool,
-                outcome=outcome,
-                duration_ns=time.time_ns() - a.body_ns if a.body_ns else 0,
-                registered=a.found is not None,
-                stream=head.stream,
-                seq=head.seq,
-                head=head.hash,
+        with contextlib.suppress(Exception):
+            self.telemetry.executed(
+                Executed(
+                    decision_id=decision.id,
+                    call_id=decision.call_id,
+                    tool=decision.tool,
+                    outcome=outcome,
+                    duration_ns=time.time_ns() - a.body_ns if a.body_ns else 0,
+                    registered=a.found is not None,
+                    ids=a.ids,
+                    stream=head.stream,
+                    seq=head.seq,
+                    head=head.hash,
+                )
             )
-        )
 
 
 def _list(texts: Iterable[str]) -> list[Json]:

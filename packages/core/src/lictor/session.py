@@ -144,8 +144,8 @@ class Session:
             The write that must be durable before the result is released; `None` if all are known.
         """
         with self._lock:
-            if self._stale:
-                self._refresh()
+            # What was stored only grew since, so an old row errs towards storing once more; a store
+            # that cannot be read must not keep a label from being known.
             new = (labels - self._row.labels) | (sources - self._row.sources)
             self._labels |= labels
             self._sources |= sources

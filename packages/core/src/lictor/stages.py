@@ -23,15 +23,15 @@ from dataclasses import dataclass, field
 from decimal import ROUND_CEILING, Decimal, InvalidOperation
 from typing import Any, Final, TypeAlias
 
-
 from lictor import schema
-from lictor.attempt import Attempt, RecordKey, Refuse
+from lictor.attempt import Attempt, RecordKey, Refuse, encodable
 from lictor.catalog import Catalog
 from lictor.drive import Body, Ended, Io, offload
 from lictor.errors import PERMIT, POLICY_STAGE, REFUSALS
 from lictor.model import (
     UNITS,
     Assurance,
+    Impact,
     InputInvalid,
     Json,
     Kind,
@@ -48,6 +48,9 @@ from lictor.schema import Validator
 from lictor.task import Task, current
 
 TRIES: Final = 3
+MAX_TOLD: Final = 300
+MAX_UNITS: Final = 2**62
+"""What sums of amounts still fit, in 64 bits."""
 
 Stage: TypeAlias = Generator[Io | Body, Ended, None]
 _NOTHING: Final = Protected(())
@@ -117,7 +120,8 @@ class Stages:
         a.digest = self.key.digest(data)
         if call.host_id and a.found_task is not None:
             session = a.task.session
-            a.call_id = derived_id(session.tenant, session.conversation, call.host_id, a.digest)
+            host_id = encodable(call.host_id)  # some hosts let the model choose it
+            a.call_id = derived_id(session.tenant, session.conversation, host_id, a.digest)
 
     @staticmethod
     def _inputs(known: Known, call: ToolCall) -> dict[str, Json]:
@@ -126,6 +130,13 @@ class Stages:
             raise Refuse("input_hidden", f"it takes {', '.join(call.tool.injected)}")
         named = {path: _follow(call.injected, path) for path in known.review.inputs}
         return take(named).view
+
+    def locate(self, a: Attempt) -> None:
+        """Who asks, under what, for what: as all of it stands at this moment."""
+        a.at = self.clock()
+        self.identify(a)
+        self.scope(a)
+        self.protect(a)
 
     def identify(self, a: Attempt) -> None:
         """Task and principals, as they stand now."""
@@ -183,11 +194,21 @@ class Stages:
             depth=grant.depth,
             expires=grant.expires,
         )
-        a.spend = _spend(a.view, review.amount)
+        a.spend = self._spend(a)
+
+    def _spend(self, a: Attempt) -> int:
+        """The amount, in 1/10,000; where a budget of spend holds, it must be known."""
+        name = a.known.review.amount
+        value = a.view.get(name) if name else None
+        if name and value is None:
+            value = self._validator(a).defaults.get(name)
+            if value is None and a.task.grant.max_spend is not None:
+                raise Refuse("input_invalid", f"argument {name}: the budget needs the amount")
+        return units(value, name)
 
     def protect(self, a: Attempt) -> None:
         """The gate's own home."""
-        found = self.protected.reached(a.view)
+        found = self.protected.reached(a.view, deletes=Impact.DELETE in a.known.review.impact)
         if found is not None:
             raise Refuse("protected", f"argument {found}")
 
@@ -213,9 +234,15 @@ class Stages:
             a.task.refund(a.spend)
             a.charged = False
 
-    def judge(self, a: Attempt) -> Stage:
-        """Policy, and the asks it demands; each answer is followed by a whole new evaluation."""
+    def judge(self, a: Attempt, *, asking: bool = True) -> Stage:
+        """Policy, and the asks it demands; each answer is followed by a whole new evaluation.
+
+        Args:
+            a: The attempt.
+            asking: Really ask; a preview disturbs nobody.
+        """
         for _ in range(TRIES):
+            a.observed = None
             answer = a.answered = yield from self._evaluate(a)
             asks = answer.asks
             if permits(answer):
@@ -232,8 +259,14 @@ class Stages:
                     a.observed = refuse
                     return
                 raise refuse
+            if not asking and self.approvals is not None:
+                raise Refuse("ask_required", "", asks=asks, policies=answer.policies)
             yield from self._ask(a, asks, answer)
             a.met |= set(asks)
+            # A person takes minutes: what was true before the question must be true after it.
+            self.unreserve(a)
+            self.locate(a)
+            self.reserve(a)
         raise Refuse("policy_error", "the policy keeps asking for more")
 
     def query(self, a: Attempt) -> Query:
@@ -297,8 +330,10 @@ class Stages:
             raise Refuse("ask_unavailable", told(ended.error), **refusal)
         match ended.value.state:
             case "granted":
+                a.task.heard(a.digest)
                 return
             case "rejected":
+                a.task.heard(a.digest)
                 raise Refuse("ask_rejected", ended.value.ref, **refusal)
             case "pending":
                 raise Refuse("ask_required", "; ".join(why), pending=True, **refusal)
@@ -312,8 +347,14 @@ def permits(answer: Answer) -> bool:
 
 
 def told(error: BaseException | None) -> str:
-    """An error in words for the operator."""
-    return f"{type(error).__name__}: {error}" if error is not None else ""
+    """An error in one line for the operator."""
+    if error is None:
+        return ""
+    try:
+        text = str(error)
+    except Exception:  # its text is code of whoever raised it
+        text = "(its text cannot be had)"
+    return encodable(f"{type(error).__name__}: {text}".partition("\n")[0][:MAX_TOLD])
 
 
 def _follow(root: Mapping[str, object], path: str) -> object:
@@ -329,17 +370,16 @@ def _follow(root: Mapping[str, object], path: str) -> object:
     return found
 
 
-def _spend(view: Mapping[str, Json], name: str) -> int:
-    value = view.get(name) if name else None
+def units(value: Json, name: str) -> int:
+    """An amount in 1/10,000 of the currency unit, rounded up."""
     if value is None:
         return 0
     try:
         if isinstance(value, bool | list | dict):
             raise InvalidOperation
-        amount = Decimal(str(value))
-        units = int((amount * UNITS).to_integral_value(ROUND_CEILING))
-    except (InvalidOperation, OverflowError):
+        found = int((Decimal(str(value)) * UNITS).to_integral_value(ROUND_CEILING))
+    except (InvalidOperation, OverflowError, ValueError):
         raise Refuse("input_invalid", f"argument {name}: is not an amount") from None
-    if units < 0:
-        raise Refuse("input_invalid", f"argument {name}: is negative")
-    return units
+    if not 0 <= found <= MAX_UNITS:
+        raise Refuse("input_invalid", f"argument {name}: is negative or too large")
+    return found

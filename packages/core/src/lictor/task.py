@@ -14,6 +14,7 @@ Rules enforced here:
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import threading
 import time
@@ -92,7 +93,8 @@ class Task:
         session: The conversation it works in.
         assurance: How its principals were established.
         state: `new`, `running`, `suspended` or `ended`.
-        pending: Ids of decisions that wait for a person.
+        resumed: It was suspended before: it may run once more, and once only.
+        pending: Digests of calls that wait for a person, of delegated and started tasks too.
     """
 
     def __init__(
@@ -105,7 +107,7 @@ class Task:
         task_id: str,
         parent: Task | None = None,
         grace: float = 0.0,
-        used: tuple[int, int] = (0, 0),
+        used: tuple[int, int] | None = None,
         now: float = 0.0,
     ) -> None:
         self.id = task_id
@@ -117,7 +119,8 @@ class Task:
         self.keeper = keeper
         self._parent = parent
         self._grace = grace
-        self._calls, self._spent = used
+        self._calls, self._spent = used or (0, 0)
+        self.resumed = used is not None
         self._deadline = time.monotonic() + grant.expires - now
         self._denials: Counter[tuple[str, ...]] = Counter()
         self._running: set[str] = set()
@@ -134,8 +137,13 @@ class Task:
         return self.state == "running" and (self._parent is None or self._parent.live)
 
     def expired(self, at: float) -> bool:
-        """Whether the grant is over, by the wall clock or by the time that has really passed."""
-        return at >= self.grant.expires or time.monotonic() >= self._deadline
+        """Whether the grant is over, by the wall clock or by the time that has really passed.
+
+        A child's time is over with its parent's, whatever its own grant says.
+        """
+        if at >= self.grant.expires or time.monotonic() >= self._deadline:
+            return True
+        return self._parent is not None and self._parent.expired(at)
 
     def __enter__(self) -> Task:
         outer = _current.get()
@@ -153,7 +161,11 @@ class Task:
 
     def _begin(self) -> None:
         self.state = "running"
-        self.keeper.task_moved(self, ())
+        try:
+            self.keeper.task_moved(self, ())
+        except BaseException:
+            self.state = "new"
+            raise
         if self._parent is not None:
             with self._parent._idle:
                 self._parent._children.append(self)
@@ -179,20 +191,20 @@ class Task:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.leave()
+        # Bodies that are to end within the grace period may need this very loop for it.
+        try:
+            stopped = self._stop(self._last(), "running")
+            if stopped and self._grace:
+                await asyncio.to_thread(self._wait)
+        finally:
+            self._restore(stopped)
 
     def leave(self) -> None:
         """Suspends the task if an ask is pending, else ends it, then restores the context."""
-        if self.state == "running":
-            self._close("suspended" if self.pending else "ended")
-        token, self._token = self._token, None
-        if token is not None:
-            try:
-                _current.reset(token)
-            except ValueError:
-                # Left from another context (an async generator closed elsewhere): the task has
-                # ended, so what the old context still sees can start nothing.
-                pass
+        stopped = self._stop(self._last(), "running")
+        if stopped:
+            self._wait()
+        self._restore(stopped)
 
     def end(self) -> tuple[str, ...]:
         """Ends the task now, from any thread.
@@ -200,13 +212,30 @@ class Task:
         Returns:
             Call ids of bodies that are still running; they cannot be stopped from here.
         """
-        return self._close("ended") if self.state in ("running", "suspended") else ()
+        if not self._stop("ended", "running", "suspended"):
+            return ()
+        self._wait()
+        return self._settle()
 
-    def _close(self, state: str) -> tuple[str, ...]:
+    def _last(self) -> str:
+        """A child has nothing of its own to come back to: what it asked is asked again."""
+        return "suspended" if self.pending and self._parent is None else "ended"
+
+    def _stop(self, state: str, *after: str) -> bool:
+        """From here on no body starts; `False` if somebody was here before."""
         with self._idle:
+            if self.state not in after:
+                return False
             self.state = state
-            if self._grace and self._running:
+            return True
+
+    def _wait(self) -> None:
+        with self._idle:
+            if self._grace:
                 self._idle.wait_for(lambda: not self._running, timeout=self._grace)
+
+    def _settle(self) -> tuple[str, ...]:
+        with self._idle:
             running = tuple(sorted(self._running))
             children, self._children, self._reading = self._children, [], None
         for child in children:
@@ -215,6 +244,18 @@ class Task:
             self._parent._forget(self)
         self.keeper.task_moved(self, running)
         return running
+
+    def _restore(self, stopped: bool) -> None:
+        try:
+            if stopped:
+                self._settle()
+        finally:
+            token, self._token = self._token, None
+            # Left from another context (an async generator closed elsewhere): the task has ended,
+            # so what the old context still sees can start nothing.
+            with contextlib.suppress(ValueError):
+                if token is not None:
+                    _current.reset(token)
 
     @contextlib.contextmanager
     def here(self) -> Iterator[None]:
@@ -347,6 +388,28 @@ class Task:
         with self._idle:
             self._running.discard(call)
             self._idle.notify_all()
+
+    @property
+    def used(self) -> tuple[int, int]:
+        """Calls and spend (1/10,000) counted so far, reads and delegated work included."""
+        with self._idle:
+            return self._calls, self._spent
+
+    def waits(self, digest: str) -> None:
+        """A call waits for a person: the root task is then suspended instead of ended."""
+        task = self
+        while task._parent is not None:
+            task = task._parent
+        with task._idle:
+            task.pending.add(digest)
+
+    def heard(self, digest: str) -> None:
+        """The person has answered."""
+        task = self
+        while task._parent is not None:
+            task = task._parent
+        with task._idle:
+            task.pending.discard(digest)
 
     def denied(self, what: tuple[str, ...]) -> int:
         """How often this has now been denied in this task, this time included."""

@@ -182,7 +182,8 @@ def _write(
 def _put_task(sql: Statements, chain: Chain, write: PutTask) -> None:
     task = write.task
     stream = task.stream or chain.stream
-    if sql.run(s.TASK_SET, {"p_id": task.id, "p_state": task.state, "p_stream": stream}):
+    used = {"p_calls": task.calls, "p_spent": task.spent}
+    if sql.run(s.TASK_SET, {"p_id": task.id, "p_state": task.state, "p_stream": stream, **used}):
         return
     sql.run(
         s.TASK_ADD,

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 import sqlalchemy as sa
-from sqlalchemy import bindparam, insert, select, update
+from sqlalchemy import bindparam, case, insert, select, update
 
 from lictor.store.tables import CALL, META, RECORD, SESSION, STREAM, TASK
 
@@ -57,7 +57,14 @@ TASK_STATE: Final = select(TASK.c.state).where(TASK.c.id == _b("p_id"))
 TASK_BUDGET: Final = select(TASK.c.calls, TASK.c.spent).where(TASK.c.id == _b("p_id"))
 TASK_ADD: Final = insert(TASK)
 TASK_SET: Final = (
-    update(TASK).values(state=_b("p_state"), stream=_b("p_stream")).where(TASK.c.id == _b("p_id"))
+    update(TASK)
+    .values(
+        state=_b("p_state"),
+        stream=_b("p_stream"),
+        calls=case((TASK.c.calls < _b("p_calls"), _b("p_calls")), else_=TASK.c.calls),
+        spent=case((TASK.c.spent < _b("p_spent"), _b("p_spent")), else_=TASK.c.spent),
+    )
+    .where(TASK.c.id == _b("p_id"))
 )
 TASK_RESERVE: Final = (
     update(TASK)
