@@ -49,7 +49,10 @@ class World:
         self.meters = MeterProvider([self.reader])
         self.tracers.add_span_processor(SimpleSpanProcessor(self.spans))
         self.loggers.add_log_record_processor(SimpleLogRecordProcessor(self.logs))
-        known = [reviewed(READ), reviewed(PAY, "transfer", target=("to",), amount="amount")]
+        known = [
+            reviewed(READ),
+            reviewed(PAY, "transfer", target=("to",), amount="amount", recordable=("amount",)),
+        ]
         telemetry = Telemetry(
             self.tracers,
             self.meters,
@@ -121,6 +124,9 @@ def test_each_attempt_is_one_record_one_span_one_event_one_count(world: World) -
     outcomes = [record.attributes["lictor.execution.outcome"] for record in ended]
     assert outcomes == ["done", "done", "failed"]
     assert [record.attributes["lictor.decision.id"] for record in ended] == ids[:3]
+    places = [span.context.span_id for span in spans if span.context is not None]
+    assert [record.span_id for record in made] == places
+    assert [record.span_id for record in ended] == places[:3]
 
 
 def test_all_that_the_gate_emits_is_declared(world: World) -> None:
@@ -132,6 +138,13 @@ def test_all_that_the_gate_emits_is_declared(world: World) -> None:
     ]
     problems += [p for metric in world.metrics() for p in known.metric(metric)]
     assert problems == []
+
+
+def test_with_both_consents_the_recordable_arguments_alone_are_told(world: World) -> None:
+    run_all(world)
+    key = "gen_ai.tool.call.arguments"
+    told = [dict(span.attributes or {}).get(key) for span in world.spans.get_finished_spans()]
+    assert told == [None, '{"amount": 3}', None, None, None]
 
 
 def test_every_decision_event_says_where_the_journal_stands(world: World) -> None:
