@@ -122,15 +122,20 @@ _READERS: Final[Mapping[str, Reader]] = {
 }
 
 
-def reader(shape: Shape) -> Reader:
-    """The function that checks the type of a value and gives its part of the key."""
+def reader(shape: Shape, at: str = "") -> Reader:
+    """The function that checks the type of a value and gives its part of the key.
+
+    Args:
+        shape: The type.
+        at: Where it stands, as `home.city`; empty for the arguments as a whole.
+    """
     match shape:
         case Scalar():
             return _READERS[shape.type]
         case SetOf():
-            return _set(reader(shape.element))
+            return _set(reader(shape.element, f"{at}[]"))
         case Record(form=""):
-            return _record(shape)
+            return _record(shape, f"{at}." if at else "")
         case Record():
             return _parts(shape)
 
@@ -150,9 +155,14 @@ def _length(value: object, at: str) -> int:
     return len(value)
 
 
-def _record(shape: Record) -> Reader:
+def _record(shape: Record, stem: str) -> Reader:
     parts = [
-        (f.counts or f.name, f.required, _length if f.counts else reader(f.shape))
+        (
+            name := f.counts or f.name,
+            f.required,
+            _length if f.counts else reader(f.shape, stem + name),
+            stem + name,
+        )
         for f in shape.fields
     ]
     names = shape.names
@@ -163,12 +173,12 @@ def _record(shape: Record) -> Reader:
         if names is not None and not names.issuperset(value):
             raise Refused("input_invalid", f"{at}: has a name that its definition does not list")
         key: list[Hashable] = []
-        for name, required, inner in parts:
+        for name, required, inner, here in parts:
             item = value.get(name)
             if item is not None:
-                key.append(inner(item, name))
+                key.append(inner(item, here))
             elif required:
-                raise Refused("input_invalid", f"{name}: is missing")
+                raise Refused("input_invalid", f"{here}: is missing")
             else:
                 key.append(ABSENT)
         return tuple(key)
@@ -211,11 +221,12 @@ def _formed(form: str, text: str, at: str) -> Any:
         raise Refused("not_canonical", f"{at}: {error.problem}{hint}") from None
 
 
-def writer(shape: Shape, facts: bool = False) -> Writer:
+def writer(shape: Shape, at: str = "", facts: bool = False) -> Writer:
     """The function that checks a part of the key in full and gives it as JSON.
 
     Args:
         shape: Its type.
+        at: Where it stands.
         facts: It comes from the gate, not from the model.
     """
     match shape:
@@ -231,10 +242,10 @@ def writer(shape: Shape, facts: bool = False) -> Writer:
             head = f'{{"__entity":{{"type":"Lictor::{shape.type}","id":'
             return lambda key, at: f"{head}{_quote(key, at)}}}}}"
         case SetOf():
-            inner = writer(shape.element, facts)
+            inner = writer(shape.element, f"{at}[]", facts)
             return lambda key, at: f"[{','.join([inner(part, at) for part in key])}]"
         case Record():
-            return _record_writer(shape, facts)
+            return _record_writer(shape, f"{at}." if at else "", facts)
 
 
 def _quote(key: Any, at: str) -> str:
@@ -270,12 +281,12 @@ def _long_writer(shape: Scalar) -> Writer:
     return write
 
 
-def _record_writer(shape: Record, facts: bool) -> Writer:
+def _record_writer(shape: Record, stem: str, facts: bool) -> Writer:
     # Parts of a URL or an address were checked when the text was read.
     plain = facts or bool(shape.form)
     parts = [
-        (f"{encode_basestring_ascii(field.name)}:", field.name, writer(field.shape, plain))
-        for field in shape.fields
+        (f"{encode_basestring_ascii(f.name)}:", at := stem + f.name, writer(f.shape, at, plain))
+        for f in shape.fields
     ]
 
     def write(key: Any, at: str) -> str:

@@ -93,9 +93,9 @@ def findings(
 def _scope(declared: Declared, tools: Sequence[Known]) -> _Scope:
     tenants = declared.tenants | {declared.tenant}
     names = {
-        "Role": declared.qualified(declared.roles),
-        "User": declared.qualified(declared.users),
-        "Agent": declared.qualified(declared.agents),
+        "Role": _anywhere(declared.roles, tenants),
+        "User": _anywhere(declared.users, tenants),
+        "Agent": _anywhere(declared.agents, tenants),
         "Tenant": tenants,
         "Server": frozenset(known.review.key.server for known in tools),
         "Tool": frozenset(str(known.review.key) for known in tools),
@@ -111,6 +111,12 @@ def _scope(declared: Declared, tools: Sequence[Known]) -> _Scope:
     }
     shapes = {str(known.review.key): of_tool(known.tool, known.review) for known in tools}
     return _Scope(declared, tuple(tools), names, words, shapes)
+
+
+def _anywhere(names: frozenset[str], tenants: frozenset[str]) -> frozenset[str]:
+    """Entity ids of names that may belong to any tenant."""
+    plain = {f"{tenant}/{name}" for tenant in tenants for name in names if "/" not in name}
+    return frozenset(plain | {name for name in names if "/" in name})
 
 
 _Found = Iterator[tuple[str, str, str]]

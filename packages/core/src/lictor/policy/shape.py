@@ -235,10 +235,12 @@ class _Reader:
 
 
 def _is_decimal(options: list[object]) -> bool:
-    """Whether this is how pydantic describes a `Decimal`: a number, or a string of digits."""
+    """Whether this is how pydantic describes a `Decimal`: a number, or a string of digits.
+
+    A string that spells no number is refused when a policy reads it.
+    """
     kinds = [option.get("type") for option in options if isinstance(option, dict)]
-    patterned = any(isinstance(o, dict) and "\\d" in str(o.get("pattern", "")) for o in options)
-    return sorted(map(str, kinds)) == ["number", "string"] and patterned
+    return sorted(map(str, kinds)) == ["number", "string"]
 
 
 def _enumerated(schema: dict[str, Any]) -> tuple[Shape | None, bool]:
