@@ -179,6 +179,24 @@ def test_a_fork_does_not_write_the_parents_waiting_records_twice(path):
     assert told == [(50,)]
 
 
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc")
+def test_no_open_file_of_the_store_crosses_a_fork(path):
+    script = """
+        store = open_store(path)
+        task(store)
+        store.task("T")
+        child = os.fork()
+        if child == 0:
+            links = [f"/proc/self/fd/{fd}" for fd in os.listdir("/proc/self/fd")]
+            tell(sum("lictor.db" in os.readlink(link) for link in links if os.path.lexists(link)))
+            os._exit(0)
+        os.waitpid(child, 0)
+        say(store, n=1)
+        store.close()
+    """
+    assert run(path, script) == ["0"]
+
+
 def test_a_child_that_never_uses_the_store_leaves_no_trace(path):
     script = """
         store = open_store(path)

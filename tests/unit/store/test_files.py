@@ -8,7 +8,9 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import tempfile
 import textwrap
+from pathlib import Path
 
 import pytest
 
@@ -80,6 +82,8 @@ def test_the_type_is_that_of_the_innermost_mount(monkeypatch, tmp_path):
         "1 0 8:1 / / rw - ext4 /dev/a rw\n"
         "2 1 0:5 / /srv rw - nfs4 host:/x rw\n"
         "3 2 0:6 / /srv/with\\040space rw shared:1 - xfs /dev/b rw\n"
+        "4 1 0:7 / /home rw - ext3 /dev/c rw\n"
+        "5 0 8:1 / / rw - ext4 /dev/a rw\n"
     )
     real = files.Path
     monkeypatch.setattr(
@@ -141,30 +145,34 @@ def test_a_file_of_another_account_is_refused(path):
         open_store(path)
 
 
+@pytest.fixture
+def shared():
+    """A directory that every account can enter, unlike pytest's own."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
 @needs_root
-def test_a_directory_that_may_not_be_written_is_named(tmp_path):
-    tmp_path.chmod(0o755)
-    for parent in tmp_path.parents[:2]:
-        parent.chmod(0o755)
+def test_a_directory_that_may_not_be_written_is_named(shared):
     said = unprivileged(
         """
         try: open_store(Path(sys.argv[1]))
         except StoreError as error: print(error)
         """,
-        tmp_path / "lictor.db",
+        shared / "lictor.db",
     )
     assert "cannot be created: Permission denied" in said
     assert "make its directory writable" in said
 
 
 @needs_root
-def test_a_read_only_store_is_named_and_can_still_be_looked_at(acts, path):
+def test_a_read_only_store_is_named_and_can_still_be_looked_at(acts, shared):
+    path = shared / "lictor.db"
     store = open_store(path)
     acts(store).task()
     store.close()
-    for place in (path.parent, *path.parent.parents[:3]):
-        place.chmod(0o755)
-    for file in path.parent.iterdir():
+    for file in shared.iterdir():
         file.chmod(0o444)
         os.chown(file, 65534, 65534)
     said = unprivileged(
@@ -254,6 +262,28 @@ def test_the_turn_to_write_is_waited_for_with_a_bound(act, store, path, monkeypa
             act.say(n=1)
     healthy_again(store)
     act.say(n=2)
+
+
+def test_closing_takes_its_turn_because_the_last_connection_checkpoints(store, monkeypatch):
+    events = []
+    enter, leave, close = (
+        files.WriterLock.__enter__,
+        files.WriterLock.__exit__,
+        database._Held.close,
+    )
+    monkeypatch.setattr(
+        files.WriterLock, "__enter__", lambda lock: (events.append("turn"), enter(lock))[1]
+    )
+    monkeypatch.setattr(
+        files.WriterLock, "__exit__", lambda lock, *e: (events.append("over"), leave(lock, *e))[1]
+    )
+    monkeypatch.setattr(
+        database._Held, "close", lambda held: (events.append("close"), close(held))[1]
+    )
+    store.close()
+    assert events.count("close") >= 1
+    for place in (n for n, event in enumerate(events) if event == "close"):
+        assert events[place - 1 : place + 2] == ["turn", "close", "over"]
 
 
 def test_readers_do_not_wait_for_a_writer(act, store, path):

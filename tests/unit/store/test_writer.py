@@ -11,6 +11,7 @@ from concurrent.futures import Future
 
 import pytest
 
+from lictor.audit import verify
 from lictor.errors import StoreError
 from lictor.ports import CallRow, Entry, PutTask, StartCall, TaskRow
 from lictor.store import open_store, writer
@@ -111,6 +112,8 @@ def test_a_closed_store_refuses_and_closing_twice_is_closing_once(store):
     assert not store.healthy
     with pytest.raises(StoreError, match="is closed"):
         store.commit(durable=False)
+    with pytest.raises(StoreError, match="is closed"):
+        store.task("T")
 
 
 def test_closing_writes_what_waits(path):
@@ -128,9 +131,10 @@ def test_closing_writes_what_waits(path):
 def test_a_store_may_be_closed_from_its_own_answer(store):
     closed = threading.Event()
     future = store.commit((), (), (entry(),), durable=True)
-    future.add_done_callback(lambda _: (store._writer.close(), closed.set()))
+    future.add_done_callback(lambda _: (store.close(), closed.set()))
     assert closed.wait(WAIT)
-    store.close()
+    store._writer._thread.join(WAIT)
+    assert verify(store.path).streams[0].closed
 
 
 def test_an_exit_without_close_loses_nothing(path):

@@ -78,10 +78,10 @@ def open_store(
         else:
             writer.begin()
             writer.start()
-            lifetime.add(store)
     except BaseException:
         database.release()
         raise
+    lifetime.add(store)
     return store
 
 
@@ -156,9 +156,10 @@ class SqlStore:
         """Writes what waits, marks the stream closed, releases everything. Idempotent."""
         lifetime.remove(self)
         self._writer.close()
-        self._database.release()
 
     def _row(self, statement: Any, values: Mapping[str, object]) -> Any:
+        if self._writer.closed:
+            raise StoreError("the store is closed", "open the gate again")
         return self._database.read(lambda sql: sql.row(statement, values))
 
     # -- around a fork (lifetime.py)

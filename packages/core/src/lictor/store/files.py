@@ -76,10 +76,12 @@ def prepare(path: Path) -> None:
         StoreError: See rules 1 and 2, or the system refused.
     """
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not path.parent.exists():
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _flush_directory(path.parent.parent)
         _refuse_directory(path.parent)
         try:
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600))
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
         except FileExistsError:
             inspect(path)
     except OSError as error:
@@ -129,6 +131,15 @@ def _refuse_directory(directory: Path) -> None:
     mode = directory.stat().st_mode
     if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
         raise StoreError(f"{directory}: can be written by everybody", f"chmod o-w {directory}")
+
+
+def _flush_directory(directory: Path) -> None:
+    """Makes a new entry survive a power cut; SQLite does so for what lies beside the database."""
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 class WriterLock:

@@ -2,7 +2,8 @@
 
 Rules enforced here:
 
-1. All that waits goes into one transaction; it is durable if any member asks for it.
+1. All that waits goes into one transaction; it is durable if any member asks for it. Relaxed
+   members wait a moment for company; a durable one is written at once, and they with it.
 2. A member is written whole or not at all; one that is wrong fails alone.
 3. While the last flush failed nothing is taken; durable members got their error and are never
    written later, relaxed ones stay in the queue. A probe (a durable heartbeat) that succeeds
@@ -38,6 +39,9 @@ HEARTBEAT: Final = 3.0
 """Seconds between heartbeats, each of which also looks for the calls of the dead."""
 PROBE: Final = 0.5
 """Seconds between attempts to write again after a failure."""
+LINGER: Final = 0.005
+"""Seconds that relaxed members wait for company: a transaction for each would cost the callers, who
+share the interpreter with this thread, more than their own work."""
 MAX_BATCH: Final = 1_000
 CLOSE_WAIT: Final = 15.0
 
@@ -78,6 +82,7 @@ class Writer:
         """Begins anew, with nothing waiting: a new store, or a child process."""
         self._ready = threading.Condition()
         self._queue: deque[Member] = deque()
+        self._hurry = False
         self._failed: StoreError | None = None
         self._doubt: _Doubt | None = None
         self._thread: threading.Thread | None = None
@@ -87,6 +92,11 @@ class Writer:
         self.revision = 0
 
     # -- any thread
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._closed
 
     @property
     def healthy(self) -> bool:
@@ -111,9 +121,11 @@ class Writer:
                 )
             member.future.set_running_or_notify_cancel()
             self._queue.append(member)
+            self._hurry = self._hurry or member.durable or len(self._queue) >= MAX_BATCH
             if self._thread is None:
                 self.start()
-            self._ready.notify()
+            if self._hurry or len(self._queue) == 1:
+                self._ready.notify()
         return member.future
 
     def start(self) -> None:
@@ -123,12 +135,14 @@ class Writer:
         lifetime.writes()
 
     def close(self) -> None:
-        """Writes what waits, marks the stream closed, and ends the thread."""
+        """Writes what waits, marks the stream closed, releases the database, ends the thread."""
         with self._ready:
             self._closed = True
-            self._ready.notify()
+            self._ready.notify_all()
         thread = self._thread
-        if thread is not None and thread is not threading.current_thread():
+        if thread is None:
+            self._database.release()
+        elif thread is not threading.current_thread():
             thread.join(CLOSE_WAIT)
 
     # -- the thread
@@ -157,8 +171,12 @@ class Writer:
                 self._ready.wait(left)
             if self._failed is not None:
                 return [], self._closed
+            if self._queue:
+                self._ready.wait_for(lambda: self._hurry or self._closed, LINGER)
             size = min(len(self._queue), MAX_BATCH)
-            return [self._queue.popleft() for _ in range(size)], self._closed
+            batch = [self._queue.popleft() for _ in range(size)]
+            self._hurry = any(member.durable for member in self._queue)
+            return batch, self._closed
 
     def _flush(self, batch: list[Member]) -> None:
         while batch:
@@ -357,6 +375,7 @@ class Writer:
         for member in left:
             _log.error("a record is lost: %s", problem)
             member.future.set_exception(problem)
+        self._database.release()
 
     def _leave(self, sql: Statements) -> None:
         now = self._now()
