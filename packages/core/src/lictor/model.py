@@ -18,6 +18,7 @@ import hashlib
 import json
 import math
 import os
+import random
 import re
 import sys
 import time
@@ -33,7 +34,7 @@ from types import MappingProxyType
 from typing import Final, NamedTuple, NoReturn, TypeAlias
 from uuid import UUID
 
-Json: TypeAlias = "None | bool | int | float | str | list[Json] | dict[str, Json]"
+Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 
 MAX_INTEGER: Final = 2**53 - 1
 """Largest integer two JSON decoders agree on (RFC 8259 §6, I-JSON RFC 7493 §2.2)."""
@@ -157,18 +158,20 @@ class ToolKey(NamedTuple):
 def canonical(value: Json) -> bytes:
     """The one byte form of a JSON value (RFC 8785).
 
-    The standard encoder writes the same bytes as RFC 8785 as long as there is no float and every
-    key is ASCII (a property test holds it to that); anything else goes to the reference library.
+    The standard encoder writes the same bytes as RFC 8785, except for floats, for integers beyond
+    2^53-1 (which are refused) and for the order of names with characters beyond the basic plane.
+    What might hold one of these goes to the reference library; a property test compares both.
 
     Raises:
         InputInvalid: NaN, infinity, an integer beyond 2^53-1, or a lone surrogate.
     """
     try:
-        if not _plain(value):
+        text = _encode(value)
+        if _NUMBER.search(text) or not (text.isascii() or max(text) <= "\uffff"):
             import rfc8785
 
             return rfc8785.dumps(value)
-        return _encode(value).encode()
+        return text.encode()
     except (UnicodeEncodeError, ValueError) as error:
         raise InputInvalid("", f"cannot be written as canonical JSON: {error}") from None
 
@@ -176,19 +179,8 @@ def canonical(value: Json) -> bytes:
 _encode = json.JSONEncoder(
     ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False
 ).encode
-
-
-def _plain(value: Json) -> bool:
-    kind = type(value)
-    if kind is str or kind is bool or value is None:
-        return True
-    if kind is int:
-        return -MAX_INTEGER <= value <= MAX_INTEGER  # type: ignore[operator]
-    if kind is dict:
-        return all(key.isascii() and _plain(item) for key, item in value.items())  # type: ignore[union-attr]
-    if kind is list:
-        return all(map(_plain, value))  # type: ignore[arg-type]
-    return False
+_NUMBER: Final = re.compile(r"(?:^|[:,\[])-?(?:\d{16}|\d+[.e])")
+"""A float or a large integer; text that looks like one only costs time."""
 
 
 def digest(value: Json) -> str:
@@ -566,14 +558,29 @@ class Decision:
 _CROCKFORD: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
 
+_PAIRS: Final = [high + low for high in _CROCKFORD for low in _CROCKFORD]
+
+
 def _base32(number: int, length: int) -> str:
-    return "".join(_CROCKFORD[(number >> 5 * n) & 31] for n in reversed(range(length)))
+    pairs = _PAIRS
+    text = "".join([pairs[(number >> 10 * n) & 1023] for n in range((length + 1) // 2 - 1, -1, -1)])
+    return text[-length:]
+
+
+_dice: dict[int, random.Random] = {}
 
 
 def ulid(at: float | None = None) -> str:
-    """A new ULID (26 characters, sorted by time): 48 bits of milliseconds, 80 of randomness."""
+    """A new ULID (26 characters, sorted by time): 48 bits of milliseconds, 80 of randomness.
+
+    An id is a name, not a secret; each process has dice of its own, also after a fork.
+    """
+    process = os.getpid()
+    dice = _dice.get(process)
+    if dice is None:
+        dice = _dice.setdefault(process, random.Random(os.urandom(32)))  # noqa: S311
     milliseconds = int((time.time() if at is None else at) * 1000)
-    return _base32(milliseconds << 80 | int.from_bytes(os.urandom(10)), 26)
+    return _base32(milliseconds << 80 | dice.getrandbits(80), 26)
 
 
 def derived_id(*parts: str) -> str:
