@@ -124,6 +124,8 @@ def _tool(each: Any) -> BaseTool:
 
 def guarded(tool: BaseTool, gate: Gate, server: str) -> BaseTool:
     """The guarded copy of one tool; the same object for the same tool."""
+    if not isinstance(gate, Gate):
+        raise TypeError(f"gate must be a lictor Gate, not {type(gate).__name__}")
     if gate.held(tool) is not None:
         return tool
     with _lock:

@@ -13,8 +13,10 @@ from langchain_core.outputs import ChatGeneration, ChatResult
 from langchain_core.tools import BaseTool
 from pydantic import Field
 
+from lictor import audit
 from lictor.gate import Gate
 from lictor.ports import Known
+from lictor.task import Task
 from lictor.testing import gate_for, reviewed
 from lictor_langchain.guarding import definition
 from lictor_langchain.shape import LOCAL
@@ -83,3 +85,30 @@ def gate_over(
     """A gate whose catalog holds these tools, as reads unless they are `known` as more."""
     entries = [each if isinstance(each, Known) else known(each) for each in tools]
     return gate_for(folder, entries, **options)
+
+
+class Scene:
+    """A gate over real tools and a real store, and what it has written down."""
+
+    def __init__(self, folder: Path, *tools: Any, **options: Any) -> None:
+        self.folder = folder
+        self.gate: Gate = gate_over(folder, tools, **options)
+
+    def task(self, *tools: str, **more: Any) -> Task:
+        """A task of `bot` for `alice`; it may only read unless it names tools."""
+        given: dict[str, Any] = {"agent": "bot", "on_behalf_of": "alice", "session": "s", **more}
+        return self.gate.task(tools=tools or None, **given)
+
+    def lines(self, kind: str) -> list[dict[str, Any]]:
+        """Bodies of the records of a kind."""
+        self.gate.store.commit(durable=True).result(20.0)
+        found = [line.body for line in audit.show(self.folder / "lictor.db")]
+        return [body for body in found if body["kind"] == kind]
+
+    def codes(self) -> list[str]:
+        """Reasons of all decisions, in order."""
+        return [str(body["code"]) for body in self.lines("decision")]
+
+    def outcomes(self) -> list[str]:
+        """Outcomes, in order."""
+        return [str(body["verdict"]) for body in self.lines("outcome")]
