@@ -80,7 +80,7 @@ class World:
 
     def lines(self, *kinds: str) -> list[Mapping[str, Any]]:
         self.flush()
-        found: list[Line] = list(audit.show(self.folder / "lictor.db"))
+        found: list[Line] = list(audit.show(self.folder / "lictor.db", limit=10_000))
         return [line.body for line in found if not kinds or line.body["kind"] in kinds]
 
     def decisions(self) -> list[str]:

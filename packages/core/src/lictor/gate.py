@@ -22,7 +22,7 @@ from types import TracebackType
 from typing import TypeVar
 
 from lictor import drive
-from lictor.attempt import RecordKey, Refuse
+from lictor.attempt import RecordKey
 from lictor.catalog import Catalog
 from lictor.model import Decision, Mode, Principal, Tool, ToolCall, ToolKey
 from lictor.opening import Opener
@@ -206,9 +206,11 @@ class Gate:
             return frozenset()
         try:
             chain = self._stages.chain(task)
-        except Refuse:
+            return frozenset(tool.key for tool in tools if self._could_run(task, chain, tool))
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException:  # a hint that fails hints at nothing; engines panic past Exception
             return frozenset()
-        return frozenset(tool.key for tool in tools if self._could_run(task, chain, tool))
 
     def _could_run(self, task: Task, chain: tuple[Principal, ...], tool: Tool) -> bool:
         known = self.catalog.known(tool.key)

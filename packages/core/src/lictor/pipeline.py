@@ -120,7 +120,9 @@ class Pipeline:
             return self._allow(attempt, count=False), query
         except Refuse as refuse:
             return self._refusal(attempt, refuse, count=False), query
-        except Exception as error:
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:
             return self._refusal(attempt, _failure(error), count=False), query
         finally:
             self.stages.unreserve(attempt)
@@ -224,8 +226,8 @@ class Pipeline:
     def _again(self, a: Attempt, committed: Committed) -> Stage:
         """What a moved guard means: a refusal, or another try with fresh facts."""
         match committed.moved:
-            case CallIsNew() if committed.detail == "unknown" and not a.repeat:
-                a.repeat = True
+            case CallIsNew() if committed.detail == Outcome.UNKNOWN and not a.repeat:
+                self._foresee(a)  # this very call, or another one like it
             case CallIsNew():
                 raise Refuse("already_attempted", f"its first attempt: {committed.detail}")
             case TaskIs():
