@@ -45,7 +45,6 @@ class Binding:
         defaults: Defaults of the arguments that the definition names.
         positional: Names of the parameters that can be given by position, in order.
         first: How many of those must be.
-        fields: Argument → parameter, where a schema alias differs from it.
         single: The name of the only argument, for tools that take it by position.
         strict: Hidden names under which JSON comes from the model, not from the host, and counts as
             an argument: the host does not enforce the schema of every tool.
@@ -55,7 +54,6 @@ class Binding:
     defaults: Mapping[str, object]
     positional: tuple[str, ...]
     first: int
-    fields: Mapping[str, str]
     single: str
     strict: frozenset[str]
 
@@ -78,9 +76,6 @@ class Binding:
             for name in self.hidden
             if name in given and not (name in self.strict and type(given[name]) in _JSON)
         }
-        if self.fields:
-            names_of = {parameter: name for name, parameter in self.fields.items()}
-            given = {names_of.get(name, name): value for name, value in given.items()}
         for name, value in self.defaults.items():
             given.setdefault(name, value)
         return given, supplied
@@ -89,7 +84,7 @@ class Binding:
         self, checked: Mapping[str, object], supplied: Mapping[str, object]
     ) -> tuple[list[object], dict[str, object]]:
         """Positional and named values to call the callable with."""
-        named = {self.fields.get(name, name): value for name, value in checked.items()}
+        named = dict(checked)
         if self.single:
             return [named.pop(self.single)] if self.single in named else [], {**named, **supplied}
         named |= supplied
@@ -122,7 +117,7 @@ def shape_of(tool: BaseTool, callables: Mapping[str, Callable[..., Any]], server
         callables: Attribute name → callable, the innermost ones.
         server: Where it comes from; `local` for code of this process.
     """
-    schema, fields = _schema(tool)
+    schema = _schema(tool)
     visible = frozenset(schema.get("properties", {}))
     host, data = _supplied(tool, callables.values())
     single = ""
@@ -140,39 +135,28 @@ def shape_of(tool: BaseTool, callables: Mapping[str, Callable[..., Any]], server
         definition,
         MappingProxyType(
             {
-                name: _binding(function, visible, host, fields, single, server != LOCAL)
+                name: _binding(function, visible, host, single, server != LOCAL)
                 for name, function in callables.items()
             }
         ),
     )
 
 
-def _schema(tool: BaseTool) -> tuple[dict[str, Any], dict[str, str]]:
-    """The schema the model sees, and argument → field where an alias differs."""
+def _schema(tool: BaseTool) -> dict[str, Any]:
+    """The schema the model sees; its names are the ones the callable gets, aliases are not."""
     if isinstance(tool, SingleInputTool) and tool.args_schema is None:
         properties = {SINGLE: {"type": "string"}}
-        return {"type": "object", "properties": properties, "required": [SINGLE]}, {}
+        return {"type": "object", "properties": properties, "required": [SINGLE]}
     seen = tool.tool_call_schema
     if isinstance(seen, dict):
         raw = tool.args_schema if isinstance(tool.args_schema, dict) else seen
-        return {"properties": {}, "type": "object", **raw}, {}
-    if not issubclass(seen, BaseModel):
-        schema = dict(seen.schema())
-        return schema, {}
-    schema = dict(seen.model_json_schema())
+        return {"properties": {}, "type": "object", **raw}
+    schema = dict(seen.model_json_schema() if issubclass(seen, BaseModel) else seen.schema())
     schema.pop("description", None)
     schema["properties"] = {
         name: _nullable(each) for name, each in schema.get("properties", {}).items()
     }
-    return schema, {
-        alias: name
-        for name, info in seen.model_fields.items()
-        if (alias := _alias(info.validation_alias or info.alias)) and alias != name
-    }
-
-
-def _alias(alias: object) -> str:
-    return alias if isinstance(alias, str) else ""
+    return schema
 
 
 def _nullable(each: dict[str, Any]) -> dict[str, Any]:
@@ -222,13 +206,11 @@ def _binding(
     function: Callable[..., Any],
     visible: frozenset[str],
     host: frozenset[str],
-    fields: Mapping[str, str],
     single: str,
     strict: bool,
 ) -> Binding:
     parameters = inspect.signature(function).parameters.values()
     kinds = inspect.Parameter
-    names_of = {parameter: name for name, parameter in fields.items()}
     positional = tuple(
         p.name for p in parameters if p.kind in (kinds.POSITIONAL_ONLY, kinds.POSITIONAL_OR_KEYWORD)
     )
@@ -237,13 +219,10 @@ def _binding(
     return Binding(
         hidden=hidden | extra,
         defaults={
-            name: p.default
-            for p in parameters
-            if (name := names_of.get(p.name, p.name)) in visible and p.default is not _MISSING
+            p.name: p.default for p in parameters if p.name in visible and p.default is not _MISSING
         },
         positional=positional,
         first=sum(p.kind is kinds.POSITIONAL_ONLY for p in parameters),
-        fields=dict(fields),
         single=single,
         strict=hidden | extra if strict else extra - hidden,
     )
