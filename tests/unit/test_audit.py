@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
@@ -11,8 +12,16 @@ from pathlib import Path
 
 import pytest
 
-from lictor import audit
-from lictor.audit import export, find, parse_head, show, verify, verify_lines
+from lictor.audit import (
+    Verification,
+    export,
+    find,
+    journal,
+    parse_head,
+    show,
+    verify,
+    verify_lines,
+)
 from lictor.errors import ConfigError, StoreError
 from lictor.ports import Entry, Head
 from lictor.store import SqlStore, open_store
@@ -50,7 +59,7 @@ def change(path: Path, statement: str, *values: object) -> None:
     db.close()
 
 
-def told(found: audit.Verification) -> str:
+def told(found: Verification) -> str:
     assert not found.ok
     return "\n".join(map(str, found.problems))
 
@@ -133,7 +142,7 @@ def test_a_chain_rewritten_with_care_is_shown_by_a_head_kept_elsewhere(path, hea
     rows = db.execute("SELECT seq, body FROM record WHERE stream = ? ORDER BY seq", (name,))
     for seq, body in rows.fetchall():
         body = body.replace(b'"n":2', b'"n":9')
-        before = audit.hashlib.sha256(before + body).digest()
+        before = hashlib.sha256(before + body).digest()
         where = (body, before, name, seq)
         db.execute("UPDATE record SET body = ?, hash = ? WHERE stream = ? AND seq = ?", where)
     db.execute("UPDATE stream SET hash = ? WHERE id = ?", (before, name))
@@ -197,8 +206,8 @@ def test_what_is_no_store_is_told_plainly(path, content):
 
 
 def test_a_store_for_newer_readers_is_refused(path, heads):
-    assert audit.READER == len(MIGRATIONS)
-    change(path, "UPDATE meta SET min_reader = ?", audit.READER + 1)
+    assert journal.READER == len(MIGRATIONS)
+    change(path, "UPDATE meta SET min_reader = ?", journal.READER + 1)
     with pytest.raises(StoreError, match="upgrade lictor"):
         verify(path)
 
@@ -317,7 +326,7 @@ class Followed(io.StringIO):
 
 
 def test_following_goes_on_while_a_gate_writes(path, monkeypatch):
-    monkeypatch.setattr(audit, "POLL", 0.01)
+    monkeypatch.setattr(journal, "POLL", 0.01)
     store = open_store(path)
     say(store, 1)
     out, stop = Followed(2), threading.Event()
@@ -343,14 +352,14 @@ def test_following_looks_only_when_something_changed(path, monkeypatch):
     store = open_store(path)
     say(store, 1)
     looks = []
-    real = audit._export_new
-    monkeypatch.setattr(audit, "_export_new", lambda *a: (looks.append(1), real(*a))[1])
+    real = journal._export_new
+    monkeypatch.setattr(journal, "_export_new", lambda *a: (looks.append(1), real(*a))[1])
 
     class Stop(threading.Event):
         polls = 0
 
         def wait(self, timeout: float | None = None) -> bool:
-            assert timeout == audit.POLL
+            assert timeout == journal.POLL
             self.polls += 1
             if self.polls == 20:
                 self.set()
