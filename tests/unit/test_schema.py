@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from lictor import schema
 from lictor.model import InputInvalid, Json
 from lictor.schema import MAX_SCHEMA_BYTES, SchemaRefused, compile
 
@@ -291,3 +292,14 @@ def test_the_schema_of_the_tool_is_not_touched() -> None:
     schema = {"type": "object", "properties": {"p": {"properties": {"x": {}}}}}
     compile(schema)
     assert schema == {"type": "object", "properties": {"p": {"properties": {"x": {}}}}}
+
+
+@pytest.mark.attack("X35")
+def test_the_engine_itself_fetches_nothing_even_if_our_own_walk_missed_a_reference() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0.01)
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/x"
+        with pytest.raises(SchemaRefused):
+            schema._engine("Draft202012Validator", {"$ref": url})
+        with pytest.raises(TimeoutError):
+            server.accept()

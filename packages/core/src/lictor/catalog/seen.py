@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
@@ -93,7 +94,7 @@ def lines(value: Mapping[str, Json]) -> str:
 
 def write(path: Path, text: str, mode: int) -> None:
     """Replaces a file whole: readers see the old one or the new one."""
-    spare = path.with_name(f".{path.name}.{os.getpid()}")
+    spare = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}")
     handle = os.open(spare, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
     try:
         with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
