@@ -61,8 +61,13 @@ def tools(count: int) -> list[Known]:
 
 FIXED = """
 @id("reads") permit (principal, action in Lictor::Action::"read", resource);
-@id("pay") permit (principal in Lictor::Role::"acme/finance", action == Lictor::Action::"pay/transfer", resource)
-when { context.input.amount.greaterThan(decimal("0.0")) && context.input.amount.lessThan(decimal("2000.0")) };
+@id("pay") permit (
+  principal in Lictor::Role::"acme/finance", action == Lictor::Action::"pay/transfer", resource
+)
+when {
+  context.input.amount.greaterThan(decimal("0.0")) &&
+  context.input.amount.lessThan(decimal("2000.0"))
+};
 @id("tenant") @reason("tenant") forbid (principal, action, resource)
 unless { principal.tenant == context.grant.tenant };
 @id("named") @reason("scope") forbid (principal, action in Lictor::Action::"effect", resource)
@@ -229,7 +234,7 @@ def rss_mib() -> float:
     return pages * resource.getpagesize() / 2**20
 
 
-def growth(reloads: int = 100) -> tuple[float, float]:
+def growth(reloads: int = 1_000) -> tuple[float, float]:
     """RSS after a tenth of the reloads, and after all."""
     catalog = tools(20)
     sources = [PolicySource("bench", source(20, catalog))]

@@ -53,7 +53,12 @@ TOOLS = [
     known(
         "pay/transfer",
         "transfer",
-        {"amount": NUMBER, "to": STRING, "note": {"anyOf": [STRING, {"type": "null"}]}, "n": INTEGER},
+        {
+            "amount": NUMBER,
+            "to": STRING,
+            "note": {"anyOf": [STRING, {"type": "null"}]},
+            "n": INTEGER,
+        },
         "amount to",
         tenant="acme",
     ),
@@ -102,7 +107,7 @@ FACTS = [
     'principal in Lictor::Role::"acme/finance"',
     'principal in Lictor::Tenant::"globex"',
     "principal is Lictor::Agent",
-    "(principal is Lictor::Agent && principal has owner && principal.tenant == context.grant.tenant)",
+    '(principal is Lictor::Agent && principal has owner && principal.tenant == "acme")',
     "(resource has tenant && resource.tenant == principal.tenant)",
     'action in Lictor::Action::"send"',
     'resource in Lictor::Server::"pay"',
@@ -129,7 +134,7 @@ INPUTS = {
         "context.input has home",
         '(context.input has home && context.input.home.city == "rome")',
         "(context.input has home && context.input.home has zip && context.input.home.zip > 5)",
-        '(context.input has home && context.input.home == context.input.home)',
+        "(context.input has home && context.input.home == context.input.home)",
         "context.input == context.input",
     ],
     "mail/send": [
@@ -194,7 +199,9 @@ class Walk:
                 'principal == Lictor::User::"acme/alice"',
             ]
         )
-        resource = choose(["resource", "resource", "resource", 'resource in Lictor::Tenant::"acme"'])
+        resource = choose(
+            ["resource", "resource", "resource", 'resource in Lictor::Tenant::"acme"']
+        )
         effect = "permit" if self.random.random() < 0.55 else "forbid"
         head, tail = f'@id("p{number}") @reason("r{number}")', ""
         if effect == "forbid" and self.random.random() < 0.6:

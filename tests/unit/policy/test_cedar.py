@@ -174,6 +174,16 @@ def test_equal_chains_share_answers_and_unequal_ones_never(desk: Any) -> None:
     assert (refused.allow, refused.hit) == (False, False)
 
 
+def test_two_tools_that_read_alike_do_not_share_answers(desk: Any, reason: Reason) -> None:
+    policy = desk.load(
+        '@id("x") permit (principal, action == Lictor::Action::"crm/find", resource);'
+    )
+
+    assert reason(policy, desk.look) == "permit"
+    assert reason(policy, desk.mail) == "no_permit"
+    assert reason(policy, desk.pay) == "no_permit"
+
+
 def test_a_policy_error_denies_and_is_never_remembered(desk: Any) -> None:
     text = (
         ALL

@@ -262,8 +262,8 @@ class CedarPolicy:
         """The chain of a query with its entities; the same object for equal chains.
 
         Raises:
-            Refused: The chain has no user, the grant's user is not in it, or two principals share
-                an id.
+            Refused: The chain has no user, or the grant's user is not in it.
+            ValueError: Two principals share an id, or one has no tenant.
         """
         chain, user = query.chain, query.grant.user
         if user is not None and user not in chain:
