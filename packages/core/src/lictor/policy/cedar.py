@@ -90,8 +90,9 @@ class CedarPolicy:
         self.findings = findings(self.statements, declared, self.tools)
         refuse_errors(self.findings)
         cuts = {known.review.key: cut(self.statements, known, shapes) for known in self.tools}
-        runtime = schema_json(self.tools, {str(key): cut[1] for key, cut in cuts.items()})
-        self.schema = cedarpy.Schema.from_json_str(json.dumps(runtime), release_gil=True)
+        seen = {str(key): shape for key, (_, shape) in cuts.items()}
+        runtime = json.dumps(schema_json(self.tools, seen), sort_keys=True)
+        self.schema = cedarpy.Schema.from_json_str(runtime, release_gil=True)
         self.slices: dict[ToolKey, Slice] = {
             known.review.key: make_slice(number, known, *cuts[known.review.key])
             for number, known in enumerate(self.tools)

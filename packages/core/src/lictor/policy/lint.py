@@ -154,7 +154,7 @@ def _literals(est: Est) -> Iterator[Uid]:
         yield from entities_of(est[part].get("in") or {})
     for node in expressions(est):
         value = node.get("Value")
-        if isinstance(value, Mapping) and "__entity" in value:
+        if isinstance(value, dict) and "__entity" in value:
             yield Uid.read(value["__entity"])
 
 
@@ -178,7 +178,7 @@ def _operands(node: Mapping[str, Any], operators: Sequence[str]) -> Iterator[tup
     """Both sides of a comparison, each once as the left."""
     for operator in operators:
         body = node.get(operator)
-        if isinstance(body, Mapping) and {"left", "right"} <= set(body):
+        if isinstance(body, dict) and {"left", "right"} <= set(body):
             yield body["left"], body["right"]
             yield body["right"], body["left"]
 
@@ -188,8 +188,8 @@ def _path(node: Any) -> Path | None:
     inner = context_path(node)
     if inner is not None:
         return ("context", *inner)
-    step = node.get(".") if isinstance(node, Mapping) else None
-    if isinstance(step, Mapping) and isinstance(step.get("left"), Mapping):
+    step = node.get(".") if isinstance(node, dict) else None
+    if isinstance(step, dict) and isinstance(step.get("left"), dict):
         variable = step["left"].get("Var")
         return (variable, step["attr"]) if variable else None
     return None
@@ -200,7 +200,7 @@ def _dotted(path: Path | None) -> str:
 
 
 def _strings(node: Any) -> list[str]:
-    if isinstance(node, Mapping):
+    if isinstance(node, dict):
         if isinstance(node.get("Value"), str):
             return [node["Value"]]
         if isinstance(node.get("Set"), list):
@@ -248,7 +248,7 @@ def _bounds(node: Any, positive: bool, bounds: dict[str, set[Path]]) -> None:
         for item in node:
             _bounds(item, positive, bounds)
         return
-    if not isinstance(node, Mapping):
+    if not isinstance(node, dict):
         return
     for word, body in node.items():
         if word in _UPPER or word in _LOWER:
@@ -257,7 +257,7 @@ def _bounds(node: Any, positive: bool, bounds: dict[str, set[Path]]) -> None:
             bounds["upper" if upper else "lower"].update(_inputs(left))
             bounds["lower" if upper else "upper"].update(_inputs(right))
         elif word not in ("Value", "Var"):
-            inner = body.values() if isinstance(body, Mapping) else body
+            inner = body.values() if isinstance(body, dict) else body
             if isinstance(inner, str):
                 continue
             for child in inner:
@@ -312,7 +312,7 @@ def _texts(statement: Statement, scope: _Scope) -> _Found:
 
 def _contains_all(node: Mapping[str, Any], statement: Statement, level: str) -> _Found:
     body = node.get("containsAll")
-    path = context_path(body["right"]) if isinstance(body, Mapping) else None
+    path = context_path(body["right"]) if isinstance(body, dict) else None
     if not path or path[0] != "input":
         return
     counted = (*path[:-1], f"{path[-1]}_count")
@@ -372,7 +372,7 @@ def _closure(statement: Statement, scope: _Scope) -> _Found:
     for node in expressions(statement.est):
         for word in ("in", "is"):
             body = node.get(word)
-            if isinstance(body, Mapping) and (word == "in" or "in" in body):
+            if isinstance(body, dict) and (word == "in" or "in" in body):
                 left = body["left"]
                 if "Var" not in left and _path(left) not in _KNOWN:
                     yield (

@@ -86,7 +86,7 @@ def _collect(node: Any, whole: set[Path], present: set[Path]) -> None:
     elif isinstance(node, list):
         for child in node:
             _collect(child, whole, present)
-    elif isinstance(node, Mapping):
+    elif isinstance(node, dict):
         for word, body in node.items():
             if word == "has" and (left := context_path(body["left"])) is not None:
                 present.add((*left, body["attr"]))
@@ -99,19 +99,19 @@ def _children(word: str, body: Any) -> Iterable[Any]:
     """The expressions directly inside an operator of Cedar's JSON form."""
     if word in ("Value", "Var", "Slot"):
         return ()
-    if isinstance(body, Mapping):
-        return [value for value in body.values() if isinstance(value, Mapping | list)]
+    if isinstance(body, dict):
+        return [value for value in body.values() if isinstance(value, dict | list)]
     return body if isinstance(body, list) else ()
 
 
 def context_path(node: Any) -> Path | None:
     """`context.a.b` as a path; `None` for any other expression."""
     attributes: list[str] = []
-    while isinstance(node, Mapping) and len(node) == 1:
+    while isinstance(node, dict) and len(node) == 1:
         if node.get("Var") == "context":
             return tuple(reversed(attributes))
         step = node.get(".")
-        if not isinstance(step, Mapping) or set(step) != {"left", "attr"}:
+        if not isinstance(step, dict) or set(step) != {"left", "attr"}:
             return None
         attributes.append(step["attr"])
         node = step["left"]
@@ -125,7 +125,7 @@ def expressions(est: Est) -> Iterator[Mapping[str, Any]]:
         node = waiting.pop()
         if isinstance(node, list):
             waiting += node
-        elif isinstance(node, Mapping):
+        elif isinstance(node, dict):
             yield node
             for word, body in node.items():
                 waiting += _children(word, body)

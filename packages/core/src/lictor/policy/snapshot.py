@@ -142,15 +142,13 @@ def cut(
     return chosen, shape
 
 
-def snapshot_digest(
-    tools: Sequence[Known], sources: Sequence[PolicySource], runtime: dict[str, Any]
-) -> str:
-    """A digest of everything that decides."""
+def snapshot_digest(tools: Sequence[Known], sources: Sequence[PolicySource], schema: str) -> str:
+    """A digest of everything that decides; the schema as JSON text."""
     catalog: list[Any] = [
         [known.tool.pin, sorted(known.review.impact), known.review.tenant] for known in tools
     ]
     texts: list[Any] = [[source.name, source.text] for source in sources]
-    return digest([version("cedarpy"), texts, catalog, runtime])
+    return digest([version("cedarpy"), texts, catalog, schema])
 
 
 def prove_groups(slices: Iterable[Slice], entities: cedarpy.Entities) -> None:
