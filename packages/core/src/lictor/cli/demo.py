@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import os
+import shutil
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -60,7 +63,12 @@ def _print(done: Any) -> None:
     console.print(f"\naudit verify: {done.audit['records']} records, {found}")
     console.print("\nnext:", style="bold")
     for command in ("explain last", "audit show", "check"):
-        console.print(f"  lictor {command} -p {done.project / 'lictor.toml'}")
+        console.print(f"  {_program()} {command} -p {done.project / 'lictor.toml'}")
+
+
+def _program() -> str:
+    """How the reader can start the command again: it may lie outside his PATH."""
+    return "lictor" if shutil.which("lictor") else os.path.relpath(sys.argv[0])
 
 
 def _ledger(title: str, run: Any) -> None:
