@@ -474,7 +474,7 @@ def suspended(world: Make, **more: Any) -> tuple[World, str]:
 
 
 def test_a_suspended_task_continues_in_another_process(world: Make) -> None:
-    w, task_id = suspended(world)
+    _, task_id = suspended(world)
     again = world(policy=UnsafeScripted(ASKS, YES), approvals=UnsafeApprovals())
     with again.gate.resume(task_id) as task:
         assert task.grant.user == "alice"

@@ -43,7 +43,7 @@ class Teller:
         body: dict[str, Json] = {
             "id": decision.id,
             "enforcement": str(decision.enforcement),
-            "policies": _list(decision.policies),
+            "policies": _list(map(encodable, decision.policies)),
             "asks": _list(decision.asks),
             "met": _list(sorted(a.met)),
             "detail": encodable(decision.detail),

@@ -303,6 +303,8 @@ class Stages:
             answer = ended.value
         if type(answer) is not Answer:
             raise Refuse("policy_error", f"the engine answered {type(answer).__name__}")
+        if not all(type(text) is str for text in (*answer.policies, *answer.texts, *answer.asks)):
+            raise Refuse("policy_error", "the engine answered with something that is no text")
         return answer
 
     def _ask(self, a: Attempt, asks: tuple[str, ...], answer: Answer) -> Stage:
