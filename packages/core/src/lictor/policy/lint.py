@@ -19,8 +19,17 @@ from typing import Any, Final
 from lictor.model import Assurance, Impact, thawed
 from lictor.policy.schema import GROUPS, Uid
 from lictor.policy.shape import Path, Record, Shape, of_tool
-from lictor.policy.slices import context_path, entities_of, expressions, sliced
-from lictor.policy.source import ASK, Declared, Est, PolicySource, Statement, parse
+from lictor.policy.slices import context_path, entities_of, sliced
+from lictor.policy.source import (
+    ASK,
+    Declared,
+    Est,
+    PolicySource,
+    Statement,
+    children,
+    expressions,
+    parse,
+)
 from lictor.ports import Known
 
 LABELS: Final = frozenset({"untrusted", "sensitive", "pii"})
@@ -132,7 +141,7 @@ def _ids(statement: Statement, scope: _Scope) -> _Found:
 
 
 def _names(statement: Statement, scope: _Scope) -> _Found:
-    for uid in _literals(statement.est):
+    for uid in _literals(statement):
         known = scope.names.get(uid.type)
         if known is not None and uid.id not in known:
             near = _near(uid.id, known)
@@ -148,18 +157,19 @@ def _near(word: str, known: frozenset[str]) -> str:
     return f"did you mean {' or '.join(near)}?" if near else "declare it, or correct the name"
 
 
-def _literals(est: Est) -> Iterator[Uid]:
+def _literals(statement: Statement) -> Iterator[Uid]:
+    est = statement.est
     for part in ("principal", "action", "resource"):
         yield from entities_of(est[part])
         yield from entities_of(est[part].get("in") or {})
-    for node in expressions(est):
+    for node in statement.nodes:
         value = node.get("Value")
         if isinstance(value, dict) and "__entity" in value:
             yield Uid.read(value["__entity"])
 
 
 def _words(statement: Statement, scope: _Scope) -> _Found:
-    for node in expressions(statement.est):
+    for node in statement.nodes:
         for left, right in _operands(node, _EQUALS):
             path = _path(left)
             allowed = scope.words.get(path) if path else None
@@ -219,7 +229,7 @@ def _asks(statement: Statement, scope: _Scope) -> _Found:
                 f"nothing declares Role {role!r} of its @require",
                 _near(qualified, roles),
             )
-    reads_met = any(context_path(node) == ("met",) for node in expressions(statement.est))
+    reads_met = any(context_path(node) == ("met",) for node in statement.nodes)
     if reads_met and not statement.require:
         yield (
             "warning" if statement.permits else "error",
@@ -290,7 +300,7 @@ def _minimum(known: Known, path: Path) -> bool:
 
 def _texts(statement: Statement, scope: _Scope) -> _Found:
     level = "error" if statement.permits else "warning"
-    for node in expressions(statement.est):
+    for node in statement.nodes:
         body = node.get("like") or {}
         path = context_path(body.get("left"))
         if path and path[0] == "input":
@@ -316,7 +326,7 @@ def _contains_all(node: Mapping[str, Any], statement: Statement, level: str) -> 
     if not path or path[0] != "input":
         return
     counted = (*path[:-1], f"{path[-1]}_count")
-    if not any(context_path(other) == counted for other in expressions(statement.est)):
+    if not any(context_path(other) == counted for other in statement.nodes):
         yield (
             level,
             f"containsAll is true when context.{_dotted(path)} is empty",
@@ -356,20 +366,30 @@ def _effectful(est: Est) -> bool:
 
 
 def _constants(statement: Statement, scope: _Scope) -> _Found:
-    for node in expressions(statement.est):
-        compared = any(word in (*_UPPER, *_LOWER, "==", "!=", "&&", "||", "!") for word in node)
-        whole = any(node is condition["body"] for condition in statement.est["conditions"])
-        if (compared or whole) and not _varies(node):
-            yield "warning", "a condition that is always the same", "remove or correct it"
-            return
+    constant: list[bool] = []
+    for condition in statement.est["conditions"]:
+        constant.append(not _varies(condition["body"], constant))
+    if any(constant):
+        yield "warning", "a condition that is always the same", "remove or correct it"
 
 
-def _varies(node: Mapping[str, Any]) -> bool:
-    return any("Var" in part for part in expressions({"conditions": [{"body": node}]}))
+def _varies(node: Any, constant: list[bool]) -> bool:
+    """Whether an expression mentions a variable; notes comparisons that do not."""
+    if isinstance(node, list):
+        return True in [_varies(item, constant) for item in node]
+    if not isinstance(node, dict):
+        return False
+    found = "Var" in node
+    for word, body in node.items():
+        inner = True in [_varies(child, constant) for child in children(word, body)]
+        if word in _COMPARES and not inner:
+            constant.append(True)
+        found = found or inner
+    return found
 
 
 def _closure(statement: Statement, scope: _Scope) -> _Found:
-    for node in expressions(statement.est):
+    for node in statement.nodes:
         for word in ("in", "is"):
             body = node.get(word)
             if isinstance(body, dict) and (word == "in" or "in" in body):
@@ -383,4 +403,5 @@ def _closure(statement: Statement, scope: _Scope) -> _Found:
 
 
 _KNOWN: Final = (("context", "grant", "user"), ("resource", "server"))
+_COMPARES: Final = frozenset((*_UPPER, *_LOWER, "==", "!=", "&&", "||", "!"))
 _CHECKS: Final = (_ids, _names, _words, _asks, _ranges, _texts, _breadth, _constants, _closure)

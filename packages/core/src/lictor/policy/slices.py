@@ -9,13 +9,13 @@ Rules enforced here:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from lictor.model import Principal
 from lictor.policy.schema import NAMESPACE, Uid, ancestors, groups_of, principal_uid
 from lictor.policy.shape import Path, Reads
-from lictor.policy.source import Est, Statement
+from lictor.policy.source import Est, Statement, children
 from lictor.ports import Known
 
 
@@ -91,17 +91,8 @@ def _collect(node: Any, whole: set[Path], present: set[Path]) -> None:
             if word == "has" and (left := context_path(body["left"])) is not None:
                 present.add((*left, body["attr"]))
             else:
-                for child in _children(word, body):
+                for child in children(word, body):
                     _collect(child, whole, present)
-
-
-def _children(word: str, body: Any) -> Iterable[Any]:
-    """The expressions directly inside an operator of Cedar's JSON form."""
-    if word in ("Value", "Var", "Slot"):
-        return ()
-    if isinstance(body, dict):
-        return [value for value in body.values() if isinstance(value, dict | list)]
-    return body if isinstance(body, list) else ()
 
 
 def context_path(node: Any) -> Path | None:
@@ -116,16 +107,3 @@ def context_path(node: Any) -> Path | None:
         attributes.append(step["attr"])
         node = step["left"]
     return None
-
-
-def expressions(est: Est) -> Iterator[Mapping[str, Any]]:
-    """Every expression node of a policy's conditions."""
-    waiting: list[Any] = [condition["body"] for condition in est["conditions"]]
-    while waiting:
-        node = waiting.pop()
-        if isinstance(node, list):
-            waiting += node
-        elif isinstance(node, dict):
-            yield node
-            for word, body in node.items():
-                waiting += _children(word, body)

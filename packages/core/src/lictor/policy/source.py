@@ -14,8 +14,8 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import Any, Final, TypeAlias
 
@@ -81,6 +81,7 @@ class Statement:
         est: Cedar's JSON form.
         reason: From `@reason`, or empty.
         require: The ask that lifts this forbid, or empty.
+        nodes: Every expression in its conditions.
     """
 
     id: str
@@ -90,6 +91,7 @@ class Statement:
     est: Est
     reason: str = ""
     require: str = ""
+    nodes: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
 
     @property
     def permits(self) -> bool:
@@ -191,6 +193,7 @@ def _statement(name: str, number: int, line: int, text: str) -> Statement:
         est=est,
         reason=notes.get("reason", ""),
         require=notes.get("require", ""),
+        nodes=tuple(expressions(est)),
     )
 
 
@@ -212,3 +215,25 @@ def _check_require(where: str, est: Est, ask: str) -> None:
 
 
 _CONTEXT_MET: Final = {".": {"left": {"Var": "context"}, "attr": "met"}}
+
+
+def children(word: str, body: Any) -> Iterable[Any]:
+    """The expressions directly inside an operator of Cedar's JSON form."""
+    if word in ("Value", "Var", "Slot"):
+        return ()
+    if isinstance(body, dict):
+        return [value for value in body.values() if isinstance(value, dict | list)]
+    return body if isinstance(body, list) else ()
+
+
+def expressions(est: Est) -> Iterator[Mapping[str, Any]]:
+    """Every expression node of a policy's conditions."""
+    waiting: list[Any] = [condition["body"] for condition in est["conditions"]]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, list):
+            waiting += node
+        elif isinstance(node, dict):
+            yield node
+            for word, body in node.items():
+                waiting += children(word, body)
