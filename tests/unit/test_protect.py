@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
 
@@ -16,7 +15,7 @@ from lictor.protect import Protected, refuse_unsafe
 
 
 @pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "app"
     (folder / "policies").mkdir(parents=True)
     (folder / ".lictor").mkdir()
@@ -26,7 +25,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.chdir(tmp_path / "elsewhere")
     monkeypatch.setenv("APP", str(folder))
     monkeypatch.setenv("HOME", str(folder))
-    yield folder
+    return folder
 
 
 def guard(home: Path) -> Protected:

@@ -109,7 +109,7 @@ def read(path: Path) -> Project:
     tools = catalog.known_tools()
     sources = [guardrail(settings.guardrails)] if settings.guardrails else []
     sources += [
-        PolicySource(str(file.relative_to(folder)), file.read_text(encoding="utf-8"))
+        PolicySource(os.path.relpath(file, folder), _text(file))
         for file in policy_files(
             folder / settings.policies, wanted="policies" in settings.model_fields_set
         )
@@ -226,6 +226,13 @@ def record_key(path: Path) -> RecordKey:
     if path.stat().st_mode & 0o077:
         raise ConfigError(str(path), "can be read by others", f"chmod 600 {path}")
     return RecordKey(secret, hashlib.sha256(secret).hexdigest()[:8])
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(str(file), f"cannot be read: {error}", "save it as UTF-8") from None
 
 
 def policy_files(folder: Path, *, wanted: bool = False) -> Sequence[Path]:

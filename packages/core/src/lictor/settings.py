@@ -93,6 +93,8 @@ def load(path: Path) -> Settings:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(str(path), f"is not TOML: {error}", "mend the line it names") from None
+    except RecursionError:
+        raise ConfigError(str(path), "is nested too deeply", "write it flatter") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(str(path), f"cannot be read: {error}", "check the file") from None
     try:
@@ -138,7 +140,8 @@ class LocalDirectory:
         tenant = self.settings.tenant
         if kind is Kind.USER:
             users = self.settings.users
-            user = users.get(name) or (users.get("*") if _nameable(name) else None)
+            listed = users.get(name) if name != "*" else None
+            user = listed or (users.get("*") if _nameable(name) else None)
             if user is None:
                 return None
             return Principal(kind, name, user.tenant or tenant, frozenset(user.roles))
