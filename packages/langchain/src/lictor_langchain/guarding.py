@@ -32,7 +32,7 @@ from lictor.gate import Gate, Probed
 from lictor.telemetry import quiet
 from lictor_langchain.denial import ErrorPolicy, HostChanged, Unguardable
 from lictor_langchain.meeting import Meeting, meeting, probing, setting
-from lictor_langchain.seam import SEAM, Seam, gated, seam_of
+from lictor_langchain.seam import SEAM, Seam, gated, resolved, seam_of
 from lictor_langchain.shape import LOCAL, shape_of
 
 _HOST: Final = (BaseTool, StructuredTool, SingleInputTool)
@@ -263,7 +263,9 @@ def _class(base: type[BaseTool]) -> type[BaseTool]:
                 "arun": _arun,
                 "_to_args_and_kwargs": _to_args_and_kwargs,
             }
-            if not _stock(base):
+            if _stock(base):
+                names |= {"_run": resolved(base._run), "_arun": resolved(base._arun)}
+            else:
                 names["_run"] = gated("_run", base._run, None)
                 if base._arun is not BaseTool._arun:
                     names["_arun"] = gated("_arun", base._arun, None)

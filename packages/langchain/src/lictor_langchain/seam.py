@@ -13,6 +13,7 @@ Rules enforced here:
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any, Final
 from weakref import WeakKeyDictionary
@@ -33,7 +34,6 @@ from lictor_langchain.meeting import (
     inside,
     meeting,
     probing,
-    setting,
     watching,
 )
 from lictor_langchain.shape import Shape, resolved_signature
@@ -228,12 +228,15 @@ def _enter(
     def body(checked: dict[str, object]) -> Any:
         met, place = attempt.begin(checked)
         first, named = seam.shape.bindings[entry].call(checked, attempt.supplied)
-        with setting(meeting, met), setting(inside, place):
-            try:
-                return seam.original(entry)(*bound, *first, **named)
-            except Denied as nested:
-                attempt.nested = nested
-                raise
+        tokens = meeting.set(met), inside.set(place)
+        try:
+            return seam.original(entry)(*bound, *first, **named)
+        except Denied as nested:
+            attempt.nested = nested
+            raise
+        finally:
+            meeting.reset(tokens[0])
+            inside.reset(tokens[1])
 
     try:
         with acting(attempt.host_id):
@@ -252,18 +255,36 @@ async def _aenter(
     async def body(checked: dict[str, object]) -> Any:
         met, place = attempt.begin(checked)
         first, named = seam.shape.bindings[entry].call(checked, attempt.supplied)
-        with setting(meeting, met), setting(inside, place):
-            try:
-                return await seam.original(entry)(*bound, *first, **named)
-            except Denied as nested:
-                attempt.nested = nested
-                raise
+        tokens = meeting.set(met), inside.set(place)
+        try:
+            return await seam.original(entry)(*bound, *first, **named)
+        except Denied as nested:
+            attempt.nested = nested
+            raise
+        finally:
+            meeting.reset(tokens[0])
+            inside.reset(tokens[1])
 
     try:
         with acting(attempt.host_id):
             return attempt.end(await seam.gate.arun(attempt.call(), body, pauses=PAUSES))
     except Denied as denied:
         raise attempt.denial(denied) from None
+
+
+def resolved(method: Callable[..., Any]) -> Callable[..., Any]:
+    """The host's own method, with what it would inspect on every call worked out once."""
+    if inspect.iscoroutinefunction(method):
+
+        async def forwarding(*args: Any, **kwargs: Any) -> Any:
+            return await method(*args, **kwargs)
+
+    else:
+
+        def forwarding(*args: Any, **kwargs: Any) -> Any:  # type: ignore[misc]
+            return method(*args, **kwargs)
+
+    return _looking_like(forwarding, method)
 
 
 def _looking_like(entered: Any, like: Callable[..., Any]) -> Callable[..., Any]:
