@@ -65,7 +65,7 @@ def test_an_unknown_key_does_not_load_and_near_names_are_offered(
     ],
 )
 def test_a_wrong_value_does_not_load_and_its_place_is_named(tmp_path: Path, text: str) -> None:
-    with pytest.raises(ConfigError, match="lictor.toml: ") as caught:
+    with pytest.raises(ConfigError, match=r"lictor\.toml: ") as caught:
         loaded(tmp_path, text)
     assert caught.value.mend
 
@@ -74,7 +74,7 @@ def test_a_wrong_value_does_not_load_and_its_place_is_named(tmp_path: Path, text
     "text", ["mode =", "mode = 'enforce'\nmode = 'observe'", "[a", "a = " + "[" * 5000]
 )
 def test_what_is_not_toml_does_not_load(tmp_path: Path, text: str) -> None:
-    with pytest.raises(ConfigError, match="not TOML|nested") as caught:
+    with pytest.raises(ConfigError, match=r"not TOML|nested") as caught:
         loaded(tmp_path, text)
     assert caught.value.where.endswith("lictor.toml")
 
