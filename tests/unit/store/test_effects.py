@@ -191,6 +191,14 @@ def test_an_outcome_outside_the_closed_list_is_refused(act, store):
     assert store.call("C1").state == "started"
 
 
+def test_a_refusal_costs_no_write(act, store, path):
+    act.task()
+    before = path.with_name("lictor.db-wal").stat().st_size
+    for _ in range(20):
+        assert act.guard(TaskIs("T", "ended")).moved is not None
+    assert path.with_name("lictor.db-wal").stat().st_size == before
+
+
 def test_an_unknown_guard_or_write_is_refused_not_skipped(act, store):
     act.task()
     before = store.head

@@ -187,6 +187,7 @@ class Writer:
                     lambda sql, members=current: [self._apply(sql, m) for m in members],  # type: ignore[misc]
                     durable=durable,
                     members=current,
+                    wrote=_any_written,
                 )
             except _Refused as refused:
                 batch = [member for member in batch if member is not refused.member]
@@ -218,6 +219,7 @@ class Writer:
         *,
         durable: bool,
         members: tuple[Member, ...] = (),
+        wrote: Callable[[_T], bool] = lambda _: True,
     ) -> _T:
         """One transaction of this stream, with the stream's own row moved on."""
         chain, before = self._chain, self._chain.mark
@@ -226,7 +228,8 @@ class Writer:
                 if self._doubt is not None:
                     before = self._resolve(sql, self._doubt)
                 result = work(sql)
-                self._touch(sql)
+                if wrote(result) or self._doubt is not None:
+                    self._touch(sql)
         except CommitLost as error:
             if not self._committed(before, _started(members)):
                 raise files.explain(error.__cause__ or error, self._database.path) from error
@@ -384,6 +387,11 @@ class Writer:
 
     def _now(self) -> int:
         return int(self._clock() * 1_000_000)
+
+
+def _any_written(results: list[Committed]) -> bool:
+    """A transaction whose guards all moved leaves the disk alone."""
+    return any(result.moved is None for result in results)
 
 
 def _started(batch: tuple[Member, ...]) -> tuple[str, ...]:
