@@ -265,6 +265,18 @@ def test_a_name_of_two_kinds_must_say_which(desk: Any) -> None:
     assert 'Lictor::User::"acme/sam"' in compiled("user:sam")
 
 
+def test_where_anybody_may_come_a_user_is_named_as_one() -> None:
+    declared = Declared(users=frozenset({"*"}), agents=frozenset({"bot"}), tenant="acme")
+
+    def compiled(who: str) -> str:
+        rule = {"tool": "local/act", "who": who}
+        return compile_rules([rule], where=WHERE, tools=(ACT,), declared=declared).text
+
+    assert 'Lictor::User::"acme/zoe"' in compiled("user:zoe")
+    with pytest.raises(ConfigError, match="nobody declares"):
+        compiled("zoe")
+
+
 TEXTS = st.sampled_from(["", "a", "ab", 'a"*', "a*b", "\\", "é", "\x00", "a b"])
 NUMBERS = st.integers(-20, 20) | st.sampled_from([0.5, -0.25, 1.75, 12.0001])
 LIMITS = st.one_of(

@@ -100,7 +100,6 @@ class CedarPolicy:
         self._resources = tool_entities(self.tools)
         self.digest = snapshot_digest(self.tools, sources, runtime)
         self._parties: Memo[Party] = Memo(_CHAINS)
-        self._recent: Memo[Party] = Memo(_CHAINS)
         self._answers: Memo[Answer] = Memo(MEMO)
         prove_groups(self.slices.values(), self._build([PROBE]))
 
@@ -269,17 +268,11 @@ class CedarPolicy:
         chain, user = query.chain, query.grant.user
         if user is not None and user not in chain:
             raise Refused("policy_error", "the grant's user is not in the chain")
-        held = self._recent.get(id(chain))
-        if held is not None and held.chain is chain:
-            return held
         party = self._parties.get(chain)
         if party is None:
             check_chain(chain)
             party = Party(chain, self._build(chain))
             self._parties.put(chain, party)
-        if party.chain is chain:
-            # Found again by identity: the entry keeps the chain alive, so its id is not reused.
-            self._recent.put(id(chain), party)
         return party
 
     def _build(self, chain: Iterable[Principal]) -> cedarpy.Entities:

@@ -143,7 +143,8 @@ def _ids(statement: Statement, scope: _Scope) -> _Found:
 def _names(statement: Statement, scope: _Scope) -> _Found:
     for uid in _literals(statement):
         known = scope.names.get(uid.type)
-        if known is not None and uid.id not in known:
+        anybody = uid.type == "User" and "*" in scope.declared.users
+        if known is not None and uid.id not in known and not anybody:
             near = _near(uid.id, known)
             yield "error", f"nothing declares {uid.type} {uid.id!r}", near
         if uid.type == "Action" and uid.id.endswith("/_"):

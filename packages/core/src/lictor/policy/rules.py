@@ -226,6 +226,8 @@ def _named(name: str, here: str, declared: Declared) -> tuple[str, str]:
     wanted = rest if colon and prefix in known else name
     (uid,) = declared.qualified(frozenset({wanted}))
     found = [kind for kind in kinds if uid in declared.qualified(known[kind])]
+    if not found and kinds == ["user"] and "*" in declared.users:
+        found = ["user"]
     if not found:
         everybody = frozenset().union(*(known[kind] for kind in kinds))
         raise ConfigError(here, f"nobody declares {name!r}", _nearest(wanted, everybody))

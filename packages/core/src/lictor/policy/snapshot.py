@@ -87,12 +87,12 @@ def policy_set(ests: dict[str, Any]) -> cedarpy.PolicySet:
 
 
 def refuse_errors(found: Sequence[Finding]) -> None:
-    """Raises the first error of the lint, if there is one."""
+    """Raises the errors of the lint as one, if there are any."""
     errors = [finding for finding in found if finding.level == "error"]
     if errors:
         first = errors[0]
-        more = f" (and {len(errors) - 1} more; lictor check)" if len(errors) > 1 else ""
-        problem = f"policy {first.policy!r}: {first.problem}{more}"
+        more = [f"\n  also {e.where}: policy {e.policy!r}: {e.problem}" for e in errors[1:]]
+        problem = f"policy {first.policy!r}: {first.problem}{''.join(more)}"
         raise ConfigError(first.where, problem, first.mend)
 
 

@@ -51,7 +51,7 @@ class Declared:
     Attributes:
         labels: Session labels, besides those that tools produce and the built-in ones.
         roles: Role names of `tenant`, or `tenant/role`.
-        users: User names, alike.
+        users: User names, alike; `*` if anybody may come.
         agents: Agent names, alike.
         tenants: Tenants.
         tenant: The tenant of names that are written without one.
