@@ -18,7 +18,7 @@ from pathlib import Path
 import cedarpy
 
 from lictor.model import Impact, Kind, Principal, Review, Tool, ToolKey
-from lictor.policy import CedarPolicy, Declared, PolicySource
+from lictor.policy import CedarPolicy, Declared, PolicySource, guardrail
 from lictor.policy.memo import Memo
 from lictor.policy.schema import (
     full_contexts,
@@ -36,6 +36,7 @@ ROUNDS, LOOPS = 40, 100
 ALICE = Principal(Kind.USER, "alice", "acme", frozenset({"finance"}))
 BOT = Principal(Kind.AGENT, "banker", "acme", frozenset({"finance"}), owner="alice")
 READS, LEAKY = frozenset({Impact.READ}), frozenset({"untrusted", "sensitive"})
+FINAL = frozenset({Impact.TRANSFER, Impact.DELETE})
 PAY = ToolKey("pay", "transfer")
 DECLARED = Declared(roles=frozenset({"finance", "support"}), tenant="acme")
 
@@ -59,25 +60,21 @@ def tools(count: int) -> list[Known]:
     return found
 
 
+STARTER = guardrail("starter@1")
 FIXED = """
-@id("reads") permit (principal, action in Lictor::Action::"read", resource);
-@id("pay") permit (
+@id("pay") @reason("Finance may pay, up to a point.")
+permit (
   principal in Lictor::Role::"acme/finance", action == Lictor::Action::"pay/transfer", resource
 )
 when {
   context.input.amount.greaterThan(decimal("0.0")) &&
-  context.input.amount.lessThan(decimal("2000.0"))
+  context.input.amount.lessThan(decimal("2000.0")) &&
+  context.session.spent.lessThan(decimal("5000.0"))
 };
-@id("tenant") @reason("tenant") forbid (principal, action, resource)
-unless { principal.tenant == context.grant.tenant };
-@id("named") @reason("scope") forbid (principal, action in Lictor::Action::"effect", resource)
-unless { context.grant.named };
-@id("large") @reason("large") @require("confirm:user")
+@id("large") @reason("Large transfers need a person.") @require("confirm:user")
 forbid (principal, action in Lictor::Action::"transfer", resource)
 when { context.input has amount && context.input.amount.greaterThan(decimal("500.0")) }
 unless { context.met.contains("confirm:user") };
-@id("leak") @reason("leak") forbid (principal, action in Lictor::Action::"send", resource)
-when { context.session.labels.containsAny(["untrusted", "sensitive"]) };
 """
 
 
@@ -87,7 +84,7 @@ def source(count: int, catalog: list[Known]) -> str:
         f'@id("x{n}") permit (principal in Lictor::Role::"acme/support", '
         f'action == Lictor::Action::"{others[n % len(others)]}", resource) '
         f'when {{ context.input.to == "p{n}" && context.session.calls < {n + 5} }};'
-        for n in range(count - 6)
+        for n in range(count - 9)
     ]
     return FIXED + "\n".join(extra)
 
@@ -104,21 +101,25 @@ def query(known: Known, *chain: Principal) -> Query:
 
 
 def by_hand(q: Query) -> bool:
-    """All six rules in Python, for each principal of the chain."""
-    impact, met = q.review.impact, q.met
+    """All nine rules in Python, for each principal of the chain."""
+    impact, met, grant = q.review.impact, q.met, q.grant
     amount: float = q.input.get("amount", 0)  # type: ignore[assignment]
     for principal in q.chain:
-        if principal.tenant != q.grant.tenant:
+        if principal.tenant != grant.tenant or q.review.tenant not in ("", grant.tenant):
             return False
-        if impact != READS and not q.grant.named:
-            return False
-        if Impact.TRANSFER in impact and amount > 500 and "confirm:user" not in met:
-            return False
-        if Impact.SEND in impact and not q.session.labels.isdisjoint(LEAKY):
-            return False
-        if Impact.READ in impact:
-            continue
-        if q.review.key != PAY or "finance" not in principal.roles or not 0 < amount < 2000:
+        if impact != READS:
+            if not grant.named or (not grant.limited and "confirm:user" not in met):
+                return False
+            if q.autonomous and not impact.isdisjoint(FINAL):
+                return False
+            if Impact.TRANSFER in impact and amount > 500 and "confirm:user" not in met:
+                return False
+            leaks = Impact.SEND in impact and not q.session.labels.isdisjoint(LEAKY)
+            if leaks and "confirm:user" not in met:
+                return False
+        finance = q.review.key == PAY and "finance" in principal.roles
+        pays = finance and 0 < amount < 2000 and q.session.spent < 5000
+        if not (impact == READS or grant.named or pays):
             return False
     return True
 
@@ -192,10 +193,10 @@ def cases() -> dict[str, Callable[[], object]]:
     for count in (10, 100, 1000):
         text = source(count, catalog)
         policy = CedarPolicy.load(
-            tools=catalog, sources=[PolicySource("bench", text)], declared=DECLARED
+            tools=catalog, sources=[STARTER, PolicySource("bench", text)], declared=DECLARED
         )
         found[f"raw_slice_{count}"] = raw(policy, one)
-        found[f"documented_{count}"] = documented(text, catalog)
+        found[f"documented_{count}"] = documented(STARTER.text + text, catalog)
         found[f"one_{count}"] = fresh(policy, one)
         found[f"two_{count}"] = fresh(policy, two)
         if count == 10:
@@ -220,7 +221,7 @@ def fastest(found: dict[str, Callable[[], object]]) -> dict[str, float]:
 
 def load_ms() -> float:
     catalog = tools(20)
-    sources = [PolicySource("bench", source(100, catalog))]
+    sources = [STARTER, PolicySource("bench", source(100, catalog))]
     best = float("inf")
     for _ in range(15):
         start = time.perf_counter()
@@ -237,7 +238,7 @@ def rss_mib() -> float:
 def growth(reloads: int = 1_000) -> tuple[float, float]:
     """RSS after a tenth of the reloads, and after all."""
     catalog = tools(20)
-    sources = [PolicySource("bench", source(20, catalog))]
+    sources = [STARTER, PolicySource("bench", source(20, catalog))]
     early = 0.0
     for n in range(reloads):
         policy = CedarPolicy.load(tools=catalog, sources=sources, declared=DECLARED)
