@@ -166,12 +166,13 @@ def canonical(value: Json) -> bytes:
         InputInvalid: NaN, infinity, an integer beyond 2^53-1, or a lone surrogate.
     """
     try:
-        text = _encode(value)
-        if _NUMBER.search(text) or not (text.isascii() or max(text) <= "\uffff"):
-            import rfc8785
+        if _plain(value):
+            text = _encode(value)
+            if text.isascii() or max(text) <= "\uffff":
+                return text.encode()
+        import rfc8785
 
-            return rfc8785.dumps(value)
-        return text.encode()
+        return rfc8785.dumps(value)
     except (UnicodeEncodeError, ValueError) as error:
         raise InputInvalid("", f"cannot be written as canonical JSON: {error}") from None
 
@@ -179,8 +180,24 @@ def canonical(value: Json) -> bytes:
 _encode = json.JSONEncoder(
     ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False
 ).encode
-_NUMBER: Final = re.compile(r"(?:^|[:,\[])-?(?:\d{16}|\d+[.e])")
-"""A float or a large integer; text that looks like one only costs time."""
+
+
+def _plain(value: Json) -> bool:
+    """Whether it holds no float and no large integer; unrolled, since every call pays for it."""
+    kind = type(value)
+    if kind is dict:
+        for item in value.values():  # type: ignore[union-attr]
+            if type(item) is not str and not _plain(item):
+                return False
+        return True
+    if kind is list:
+        for item in value:  # type: ignore[union-attr]
+            if type(item) is not str and not _plain(item):
+                return False
+        return True
+    if kind is int:
+        return -MAX_INTEGER <= value <= MAX_INTEGER  # type: ignore[operator]
+    return kind is str or kind is bool or value is None
 
 
 def digest(value: Json) -> str:
@@ -229,7 +246,7 @@ def take(arguments: Mapping[str, object]) -> Arguments:
     return Arguments(values, view, encoded)
 
 
-_TEXTUAL = (datetime, date, day_time, UUID, Decimal, PurePath)
+_TEXTUAL = (datetime, date, day_time, UUID, PurePath)
 
 
 class _Walk:
@@ -285,6 +302,8 @@ class _Walk:
             return value, self.take(value.value, path, depth + 1)[1]
         if kind in _TEXTUAL or (isinstance(value, PurePath) and kind.__module__ == "pathlib"):
             return value, _text(_written(value), path)
+        if kind is Decimal:
+            return value, _decimal(value, path)  # type: ignore[arg-type]
         if kind is timedelta:
             return value, value.total_seconds()  # type: ignore[attr-defined]
         if kind is bytes:
@@ -303,6 +322,16 @@ class _Walk:
             fields = {f.name: getattr(copied, f.name) for f in dataclasses.fields(copied)}
             return copied, self.take(fields, path, depth + 1)[1]
         raise InputInvalid(path, f"has a type that cannot be checked ({kind.__qualname__})")
+
+
+def _decimal(value: Decimal, path: str) -> Json:
+    """A number where JSON has the same one, so that limits and policy can compare it; else text."""
+    if not value.is_finite():
+        raise InputInvalid(path, "is not a finite number")
+    number = float(value)
+    if math.isfinite(number) and Decimal(repr(number)) == value:
+        return number
+    return str(value)
 
 
 def _written(value: object) -> str:

@@ -167,7 +167,11 @@ class Pipeline:
         started = False
         try:
             if not a.effectful:
-                self.store.commit(entries=(entry,), durable=False)
+                future = self.store.commit(entries=(entry,), durable=False)
+                if self.store.behind:  # no faster than the disk, but no refusal either
+                    written = yield Io(future, COMMIT_SECONDS)
+                    if written.error is not None:
+                        raise Refuse("record_unavailable", told(written.error))
             else:
                 moved = yield from self._commit_intent(a, decision, entry)
                 if moved is not None:

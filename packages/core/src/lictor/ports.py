@@ -451,6 +451,11 @@ class Store(Protocol):
         ...
 
     @property
+    def behind(self) -> bool:
+        """Whether so much waits to be written that a caller should wait for his own record."""
+        ...
+
+    @property
     def revision(self) -> int:
         """The revocation head as last seen."""
         ...

@@ -33,6 +33,7 @@ from lictor.store import files, lifetime
 from lictor.store import statements as s
 from lictor.store.database import Database
 from lictor.store.effects import Member
+from lictor.store.later import Later
 from lictor.store.writer import Writer
 
 __all__ = ["SqlStore", "open_store"]
@@ -109,6 +110,11 @@ class SqlStore:
         return not self._readonly and self._writer.healthy
 
     @property
+    def behind(self) -> bool:
+        """Whether so much waits to be written that a caller should wait for his own record."""
+        return self._writer.behind
+
+    @property
     def revision(self) -> int:
         """The revocation head as last seen."""
         return self._writer.revision
@@ -124,7 +130,9 @@ class SqlStore:
         """Hands one atomic change to the writer; never blocks. See `ports.Store.commit`."""
         if self._readonly:
             raise StoreError(f"{self.path}: opened to look only", "open it without readonly")
-        return self._writer.put(Member(guards, writes, entries, durable, Future()))
+        return self._writer.put(
+            Member(guards, writes, entries, durable, Future() if durable else Later())
+        )
 
     def session(self, tenant: str, conversation: str) -> SessionRow | None:
         """A conversation as committed."""

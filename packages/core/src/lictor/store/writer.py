@@ -33,6 +33,7 @@ from lictor.store import statements as s
 from lictor.store.chain import Chain
 from lictor.store.database import CommitLost, Database, Statements
 from lictor.store.effects import Member, apply, settle
+from lictor.store.later import settle as settle_future
 from lictor.store.stream import Process, recover
 
 HEARTBEAT: Final = 3.0
@@ -103,6 +104,11 @@ class Writer:
         """Whether a member would be taken."""
         return not self._closed and self._failed is None and len(self._queue) < self._max_pending
 
+    @property
+    def behind(self) -> bool:
+        """Whether callers should wait for their own record before they make more."""
+        return len(self._queue) >= MAX_BATCH
+
     def put(self, member: Member) -> Future[Committed]:
         """Queues a member.
 
@@ -119,7 +125,8 @@ class Writer:
                     f"{self._max_pending} records wait to be written",
                     "the disk is slower than the calls: run fewer at once",
                 )
-            member.future.set_running_or_notify_cancel()
+            if member.durable:
+                member.future.set_running_or_notify_cancel()
             self._queue.append(member)
             self._hurry = self._hurry or member.durable or len(self._queue) >= MAX_BATCH
             if self._thread is None:
@@ -197,7 +204,7 @@ class Writer:
                 return
             else:
                 for member, result in zip(batch, results, strict=True):
-                    member.future.set_result(result)
+                    settle_future(member.future, result)
                 return
 
     def _apply(self, sql: Statements, member: Member) -> Committed:
@@ -293,7 +300,7 @@ class Writer:
             error = StoreError(f"cannot be recorded: {error}", "please report it")
         if not refused.member.durable:
             _log.error("a record was refused: %s", error)
-        refused.member.future.set_exception(error)
+        settle_future(refused.member.future, None, error)
 
     def _fail(self, error: Exception, batch: list[Member]) -> None:
         problem = files.explain(error, self._database.path)
@@ -306,7 +313,7 @@ class Writer:
             _log.error("%s", problem)
         for member in waiting:
             if member.durable:
-                member.future.set_exception(problem)
+                settle_future(member.future, None, problem)
         self._database.drop()
 
     def _keep(self, batch: list[Member]) -> None:
@@ -377,7 +384,7 @@ class Writer:
             left, self._queue = self._queue, deque()
         for member in left:
             _log.error("a record is lost: %s", problem)
-            member.future.set_exception(problem)
+            settle_future(member.future, None, problem)
         self._database.release()
 
     def _leave(self, sql: Statements) -> None:
