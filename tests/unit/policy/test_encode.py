@@ -8,6 +8,8 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lictor.policy.encode import Refused, decimal_text, refuse_escapes
 from lictor.testing import reviewed, tool_of
@@ -157,6 +159,17 @@ def test_what_no_policy_reads_is_not_encoded(desk: Any) -> None:
 )
 def test_numbers_have_one_spelling(number: Any, text: str) -> None:
     assert decimal_text(number, "x") == text
+
+
+@given(st.floats(-1e12, 1e12) | st.integers(-(10**8), 10**8).map(lambda n: n / 10_000))
+def test_a_float_is_spelled_as_its_digits_say_or_refused(number: float) -> None:
+    exact = Decimal(repr(number))
+    fits = exact == round(exact, 4)
+    try:
+        assert Decimal(decimal_text(number, "x")) == exact
+        assert fits
+    except Refused:
+        assert not fits
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass, replace
-from typing import Final
+from dataclasses import replace
+from typing import Final, NamedTuple
 
 import cedarpy
 
@@ -51,8 +51,7 @@ _ALLOW: Final = cedarpy.Decision.Allow
 _UNDECIDED: Final = cedarpy.Decision.NoDecision
 
 
-@dataclass(frozen=True, slots=True)
-class _Round:
+class _Round(NamedTuple):
     """What Cedar said of the chain in one pass."""
 
     allowed: bool

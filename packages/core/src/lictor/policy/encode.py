@@ -40,6 +40,7 @@ ABSENT: Final = None
 Reader: TypeAlias = Callable[[Any, str], Hashable]
 Writer: TypeAlias = Callable[[Any, str], str]
 _MAX_DECIMAL: Final = Decimal("922337203685477.5807")
+_SHORT: Final = 1e11
 _NUMERAL: Final = re.compile(r"-?[0-9]{1,40}(?:\.[0-9]{1,40})?(?:[eE][+-]?[0-9]{1,3})?")
 
 
@@ -73,6 +74,11 @@ def refuse_escapes(value: Json | Mapping[str, Json], at: str = "") -> None:
 
 def decimal_text(value: object, at: str) -> str:
     """A number as Cedar's `decimal`, in one spelling with four places."""
+    if type(value) is float and -_SHORT < value < _SHORT:
+        # Up to 15 digits, a float equals a decimal text exactly when it reads back the same.
+        spelled = f"{value:.4f}"
+        if value != 0 and float(spelled) == value:
+            return spelled
     number = _number(value, at)
     if not number.is_finite() or abs(number) > _MAX_DECIMAL:
         raise Refused("input_invalid", f"{at}: is too large for a policy to compare")

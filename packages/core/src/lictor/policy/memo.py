@@ -32,7 +32,6 @@ class Memo(Generic[T]):
         """Keeps a value, at the cost of the oldest when full."""
         with self._lock:
             self._items[key] = value
-            self._items.move_to_end(key)
             if len(self._items) > self._size:
                 self._items.popitem(last=False)
 
