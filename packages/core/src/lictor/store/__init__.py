@@ -29,7 +29,7 @@ from lictor.ports import (
     TaskRow,
     Write,
 )
-from lictor.store import files, lifetime
+from lictor.store import files, later, lifetime
 from lictor.store import statements as s
 from lictor.store.database import Database
 from lictor.store.effects import Member
@@ -180,4 +180,5 @@ class SqlStore:
         """Goes on; the child with nothing of its parent's."""
         self._database.resume(child=child)
         if child:
+            later.forked()
             self._writer.reset()

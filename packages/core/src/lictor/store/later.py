@@ -33,6 +33,12 @@ class Later(Future[Committed]):
         return self.__getattribute__(name)
 
 
+def forked() -> None:
+    """In a child process: whoever held the lock is not here to give it back."""
+    global _lock  # noqa: PLW0603
+    _lock = threading.Lock()
+
+
 def end(future: Future[Committed], result: Committed | None, error: Exception | None) -> None:
     """Ends a future that the writer holds, with a result or an error."""
     if error is not None:
