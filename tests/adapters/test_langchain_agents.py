@@ -10,7 +10,14 @@ import pytest
 from langchain.agents.middleware import AgentMiddleware
 from langchain.tools import ToolRuntime
 from langchain_core.messages import AIMessage, ToolMessage
-from langchain_core.tools import BaseTool, InjectedToolCallId, StructuredTool, ToolException, tool
+from langchain_core.tools import (
+    BaseTool,
+    InjectedToolArg,
+    InjectedToolCallId,
+    StructuredTool,
+    ToolException,
+    tool,
+)
 from langgraph.config import get_stream_writer
 from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.prebuilt import InjectedState, InjectedStore, ToolNode
@@ -210,7 +217,9 @@ def test_a_remote_schema_is_enforced_by_the_gate(host: Callable[..., Scene]) -> 
     assert made.codes() == ["input_invalid"] * 4 + ["permit"]
 
 
-async def _remote(runtime: object | None = None, **arguments: Any) -> tuple[str, dict[str, Any]]:
+async def _remote(
+    runtime: Annotated[object | None, InjectedToolArg()] = None, **arguments: Any
+) -> tuple[str, dict[str, Any]]:
     RAN.append(arguments)
     return "fine", {"runtime": runtime}
 

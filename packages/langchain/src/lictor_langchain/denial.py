@@ -21,7 +21,7 @@ from langchain_core.tools import ToolException
 from langgraph.types import Command
 
 from lictor import Decision, Denied, LictorError
-from lictor_langchain.meeting import Meeting, meeting
+from lictor_langchain.meeting import Meeting
 
 
 class ToolDenied(Denied, ToolException):
@@ -80,11 +80,8 @@ class ErrorPolicy:
 
 
 def _own(error: BaseException | None) -> bool:
-    return (
-        isinstance(error, ToolDenied)
-        and error.meeting is not None
-        and (error.meeting is meeting.get())
-    )
+    """A denial of a run; one raised at a raw entry inside a body has none, and is not ours."""
+    return isinstance(error, ToolDenied) and error.meeting is not None
 
 
 def message(decision: Decision, call: Mapping[str, Any]) -> ToolMessage:
