@@ -14,16 +14,17 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from lictor.attempt import Attempt, RecordKey, encodable
 from lictor.errors import PERMIT, REFUSALS
-from lictor.model import Decision, Json, Mode, Outcome, canonical
+from lictor.model import Decision, Json, Mode, Outcome, Principal, canonical
 from lictor.ports import Clock, Entry, Head
 from lictor.telemetry import Decided, Executed, Telemetry
 
 MAX_HOST_ID: Final = 256
+MAX_KNOWN: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,7 @@ class Teller:
     mode: Mode
     placement: str
     engine: str
+    _users: dict[Principal, str] = field(default_factory=dict, init=False, repr=False)
 
     def decision(self, a: Attempt, decision: Decision) -> Entry:
         """The record of a decision."""
@@ -112,6 +114,14 @@ class Teller:
             code,
         )
 
+    def _pseudonym(self, user: Principal) -> str:
+        found = self._users.get(user)
+        if found is None:
+            found = self.key.digest(str(user).encode())
+            if len(self._users) < MAX_KNOWN:
+                self._users[user] = found
+        return found
+
     def decided(self, a: Attempt, decision: Decision, head: Head) -> None:
         """Span, log event and metrics of a decision."""
         with contextlib.suppress(Exception):
@@ -129,7 +139,7 @@ class Teller:
             pin=a.call.tool.pin,
             input_digest=a.digest,
             principal=a.chain[-1] if a.chain else None,
-            user=self.key.digest(str(a.chain[0]).encode()) if a.chain else "",
+            user=self._pseudonym(a.chain[0]) if a.chain else "",
             task=task.id if task is not None else "",
             grant=task.grant.id if task is not None else "",
             tenant=task.grant.tenant if task is not None else "",

@@ -13,14 +13,17 @@ import difflib
 import os
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from lictor.errors import ConfigError
 from lictor.model import Kind, Principal
+
+MAX_KNOWN: Final = 10_000
+"""Principals kept as values, so that a file naming everybody (`*`) costs no memory per guest."""
 
 Name = Annotated[str, StringConstraints(pattern=r"^[^\s/\x00-\x1f\x7f]{1,128}$")]
 
@@ -134,9 +137,20 @@ class LocalDirectory:
     """The agents and users that `lictor.toml` names."""
 
     settings: Settings
+    _known: dict[tuple[Kind, str], Principal] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     def principal(self, kind: Kind, name: str) -> Principal | None:
         """The principal, or `None` if the file does not know it."""
+        found = self._known.get((kind, name))
+        if found is None:
+            found = self._read(kind, name)
+            if found is not None and len(self._known) < MAX_KNOWN:
+                self._known[kind, name] = found
+        return found
+
+    def _read(self, kind: Kind, name: str) -> Principal | None:
         tenant = self.settings.tenant
         if kind is Kind.USER:
             users = self.settings.users

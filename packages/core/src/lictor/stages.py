@@ -49,6 +49,7 @@ from lictor.task import Task, current
 
 TRIES: Final = 3
 MAX_TOLD: Final = 300
+REPEAT: Final = "An equal call has an unknown outcome: it may have been done already."
 MAX_UNITS: Final = 2**62
 """What sums of amounts still fit, in 64 bits."""
 
@@ -180,21 +181,28 @@ class Stages:
         offending = grant.check(review.key, a.view, self._validator(a).defaults)
         if offending is not None:
             raise Refuse("grant_limit", f"argument {offending}")
-        tenants = {p.tenant for p in a.chain} | {grant.tenant}
-        if review.tenant:
-            tenants.add(review.tenant)
-        if len(tenants) != 1:
-            raise Refuse("tenant", f"tenants {', '.join(sorted(tenants))}")
-        a.facts = GrantFacts(
-            task=grant.template,
-            tenant=grant.tenant,
-            user=a.chain[0],
-            named=grant.tools is not None and review.key in grant.tools,
-            limited=grant.pins(review.key, review),
-            depth=grant.depth,
-            expires=grant.expires,
-        )
+        tenants = [grant.tenant, *(p.tenant for p in a.chain), review.tenant or grant.tenant]
+        if tenants.count(grant.tenant) != len(tenants):
+            raise Refuse("tenant", f"tenants {', '.join(sorted(set(tenants)))}")
+        a.facts = self._facts(a)
         a.spend = self._spend(a)
+
+    @staticmethod
+    def _facts(a: Attempt) -> GrantFacts:
+        """What policy may know of the grant; the same for every call of a tool in a task."""
+        grant, review, user = a.task.grant, a.known.review, a.chain[0]
+        kept = a.task.granted.get(review.key)
+        if kept is None or kept.user != user:
+            kept = a.task.granted[review.key] = GrantFacts(
+                task=grant.template,
+                tenant=grant.tenant,
+                user=user,
+                named=grant.tools is not None and review.key in grant.tools,
+                limited=grant.pins(review.key, review),
+                depth=grant.depth,
+                expires=grant.expires,
+            )
+        return kept
 
     def _spend(self, a: Attempt) -> int:
         """The amount, in 1/10,000; where a budget of spend holds, it must be known."""
@@ -308,7 +316,7 @@ class Stages:
         return answer
 
     def _ask(self, a: Attempt, asks: tuple[str, ...], answer: Answer) -> Stage:
-        why = answer.texts or (("an equal call has an unknown outcome",) if a.repeat else ())
+        why = ((REPEAT,) if a.repeat else ()) + answer.texts
         refusal: dict[str, Any] = {"asks": asks, "policies": answer.policies}
         if self.approvals is None:
             raise Refuse("ask_unavailable", "; ".join(why), **refusal)

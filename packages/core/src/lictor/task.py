@@ -26,7 +26,8 @@ from typing import TYPE_CHECKING, ParamSpec, Protocol, TypeVar
 
 from lictor.errors import TaskError
 from lictor.grant import Grant
-from lictor.model import Assurance, Json
+from lictor.model import Assurance, Json, ToolKey
+from lictor.ports import GrantFacts
 from lictor.session import Session
 
 if TYPE_CHECKING:
@@ -122,6 +123,7 @@ class Task:
         self._calls, self._spent = used or (0, 0)
         self.resumed = used is not None
         self._deadline = time.monotonic() + grant.expires - now
+        self.granted: dict[ToolKey, GrantFacts] = {}
         self._denials: Counter[tuple[str, ...]] = Counter()
         self._running: set[str] = set()
         self._idle = threading.Condition()
