@@ -1121,3 +1121,25 @@ def test_a_stale_observed_denial_is_not_what_a_later_try_says(world: Make) -> No
     with w.task():
         assert w.try_(pay(w)) == "ask_unavailable"
     assert w.runs == []
+
+
+@pytest.mark.attack("X85")
+def test_who_agreed_to_a_call_has_not_agreed_to_its_repeat(world: Make) -> None:
+    """The policy's own question is answered before anybody knows of the unknown outcome."""
+    channel = UnsafeApprovals("granted")
+
+    def engine(query: Any) -> Answer:
+        return YES if "confirm:user" in query.met else ASKS
+
+    w = world(policy=UnsafeScripted(engine), approvals=channel)
+
+    def body(args: dict[str, object]) -> None:
+        raise SystemExit
+
+    with w.task():
+        with pytest.raises(SystemExit):
+            w.gate.run(pay(w), body)
+        channel.asked.clear()
+        assert w.try_(pay(w, "c2")) == "permit"
+    told = [any("unknown outcome" in why for why in ask.why) for ask in channel.asked]
+    assert told == [False, True]

@@ -135,7 +135,9 @@ class Pipeline:
         if found is not None and found.state not in (Outcome.NOT_STARTED, Outcome.SUSPENDED):
             raise Refuse("already_attempted", f"its first attempt: {found.state}")
         session = a.task.session
-        a.repeat = self.store.unknown(session.tenant, session.conversation, a.digest)
+        if self.store.unknown(session.tenant, session.conversation, a.digest) and not a.repeat:
+            a.repeat = True
+            a.met -= {"confirm:user"}  # who agreed to the call did not know that it is a repeat
 
     def _authorize(self, a: Attempt) -> Stage:
         self.stages.examine(a)
