@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lictor.policy.encode import Refused, decimal_text, refuse_escapes
+from lictor.policy.refuse import Refused, decimal_text, refuse_escapes
 from lictor.testing import reviewed, tool_of
 
 Reason = Callable[..., str]

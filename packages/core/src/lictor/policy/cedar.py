@@ -22,9 +22,9 @@ import cedarpy
 
 from lictor.errors import PERMIT
 from lictor.model import Principal, Review, ToolKey
-from lictor.policy.encode import Refused, refuse_escapes
 from lictor.policy.lint import findings
 from lictor.policy.memo import Memo
+from lictor.policy.refuse import Refused, refuse_escapes
 from lictor.policy.schema import full_contexts, principal_entities, schema_json, tool_entities
 from lictor.policy.slices import matches_principal
 from lictor.policy.snapshot import (

@@ -16,87 +16,22 @@ Rules enforced here:
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections.abc import Callable, Hashable, Mapping
-from decimal import Decimal
 from json.encoder import encode_basestring_ascii
 from operator import attrgetter
 from typing import Any, Final, TypeAlias
 
-from lictor import forms
-from lictor.model import MAX_INTEGER, Json
+from lictor.model import MAX_INTEGER
+from lictor.policy.refuse import Refused, checked_text, decimal_text, formed
 from lictor.policy.schema import principal_uid
 from lictor.policy.shape import Path, Record, Scalar, SetOf, Shape
 from lictor.ports import Query
 
-MAX_TEXT: Final = 65_536
-"""Longest text that a policy may read, in bytes."""
-ESCAPES: Final = frozenset({"__entity", "__extn", "__expr"})
-"""Names that Cedar's JSON form gives a meaning of its own."""
 ABSENT: Final = None
 """Stands in a key for what is not there; Cedar has no null."""
 
 Reader: TypeAlias = Callable[[Any, str], Hashable]
 Writer: TypeAlias = Callable[[Any, str], str]
-_MAX_DECIMAL: Final = Decimal("922337203685477.5807")
-_SHORT: Final = 1e11
-_NUMERAL: Final = re.compile(r"-?[0-9]{1,40}(?:\.[0-9]{1,40})?(?:[eE][+-]?[0-9]{1,3})?")
-
-
-class Refused(Exception):
-    """A call that cannot be put before the policies.
-
-    Attributes:
-        code: `input_invalid`, `not_canonical` or `policy_error`.
-        detail: Which argument, what is wrong, and its canonical form where there is one.
-    """
-
-    def __init__(self, code: str, detail: str) -> None:
-        self.code, self.detail = code, detail
-        super().__init__(detail)
-
-
-def refuse_escapes(value: Json | Mapping[str, Json], at: str = "") -> None:
-    """Refuses names that Cedar would turn into entities, extension values or expressions."""
-    if isinstance(value, Mapping):
-        if not ESCAPES.isdisjoint(value):
-            name = min(ESCAPES.intersection(value))
-            raise Refused("input_invalid", f"{at or 'arguments'}: the name {name} is reserved")
-        for name, item in value.items():
-            if type(item) is dict or type(item) is list:
-                refuse_escapes(item, f"{at}.{name}" if at else name)
-    elif type(value) is list:
-        for item in value:
-            if type(item) is dict or type(item) is list:
-                refuse_escapes(item, f"{at}[]")
-
-
-def decimal_text(value: object, at: str) -> str:
-    """A number as Cedar's `decimal`, in one spelling with four places."""
-    if type(value) is float and -_SHORT < value < _SHORT:
-        # Up to 15 digits, a float equals a decimal text exactly when it reads back the same.
-        spelled = f"{value:.4f}"
-        if value != 0 and float(spelled) == value:
-            return spelled
-    number = _number(value, at)
-    if not number.is_finite() or abs(number) > _MAX_DECIMAL:
-        raise Refused("input_invalid", f"{at}: is too large for a policy to compare")
-    spelled = f"{number:.4f}"
-    if Decimal(spelled) != number:
-        raise Refused("input_invalid", f"{at}: has more than four decimal places")
-    return "0.0000" if number == 0 else spelled
-
-
-def _number(value: object, at: str) -> Decimal:
-    kind = type(value)
-    if kind is int or kind is Decimal:
-        return Decimal(value)  # type: ignore[arg-type]
-    if kind is float:
-        return Decimal(repr(value))
-    if isinstance(value, str) and _NUMERAL.fullmatch(value):
-        return Decimal(value)
-    raise Refused("input_invalid", f"{at}: is not a number")
 
 
 # -- reading: types only, and cheap ---------------------------------------------------------------
@@ -196,35 +131,13 @@ def _parts(shape: Record) -> Reader:
     pick = [attrgetter(field.name) for field in shape.fields]
 
     def read(value: object, at: str) -> Hashable:
-        parsed = _formed(shape.form, checked_text(_text(value, at), at), at)
+        parsed = formed(shape.form, checked_text(_text(value, at), at), at)
         return tuple([get(parsed) for get in pick])
 
     return read
 
 
 # -- writing: what a memo hit has already been through ---------------------------------------------
-
-
-def checked_text(value: Any, at: str) -> str:
-    """Text that a policy may read.
-
-    Raises:
-        Refused: It is too long or not in Unicode form NFC.
-    """
-    text: str = value
-    if len(text) > MAX_TEXT or (not text.isascii() and len(text.encode()) > MAX_TEXT):
-        raise Refused("input_invalid", f"{at}: is longer than {MAX_TEXT} bytes")
-    if not unicodedata.is_normalized("NFC", text):
-        raise Refused("not_canonical", f"{at}: is not in Unicode form NFC")
-    return text
-
-
-def _formed(form: str, text: str, at: str) -> Any:
-    try:
-        return forms.FORMS[form](text)
-    except forms.NotCanonical as error:
-        hint = f"; write {forms.visible(error.canonical)}" if error.canonical else ""
-        raise Refused("not_canonical", f"{at}: {error.problem}{hint}") from None
 
 
 def writer(shape: Shape, at: str = "", facts: bool = False) -> Writer:
@@ -268,7 +181,7 @@ def _string_writer(shape: Scalar) -> Writer:
     def write(key: Any, at: str) -> str:
         text = checked_text(key, at)
         if form:
-            _formed(form, text, at)
+            formed(form, text, at)
         if among is not None and text not in among:
             raise Refused("input_invalid", f"{at}: is none of the values its definition lists")
         return encode_basestring_ascii(text)

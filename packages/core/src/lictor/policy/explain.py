@@ -21,7 +21,7 @@ import cedarpy
 
 from lictor.model import Principal
 from lictor.policy.cedar import CedarPolicy
-from lictor.policy.encode import Refused
+from lictor.policy.refuse import Refused
 from lictor.policy.slices import entities_of
 from lictor.policy.snapshot import Slice, policy_set
 from lictor.policy.source import Est, Statement

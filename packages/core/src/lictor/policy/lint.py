@@ -16,7 +16,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from lictor.model import Assurance, Impact, thawed
+from lictor.model import Assurance, Impact
+from lictor.policy.bounds import LOWER, UPPER, has_minimum, open_below
 from lictor.policy.schema import GROUPS, Uid
 from lictor.policy.shape import Path, Record, Shape, of_tool
 from lictor.policy.slices import context_path, entities_of, sliced
@@ -27,7 +28,6 @@ from lictor.policy.source import (
     PolicySource,
     Statement,
     children,
-    expressions,
     parse,
 )
 from lictor.ports import Known
@@ -36,8 +36,6 @@ LABELS: Final = frozenset({"untrusted", "sensitive", "pii"})
 """Labels that need no declaration."""
 _SETS: Final = ("contains", "containsAll", "containsAny")
 _EQUALS: Final = ("==", "!=", *_SETS)
-_UPPER: Final = ("<", "<=", "lessThan", "lessThanOrEqual")
-_LOWER: Final = (">", ">=", "greaterThan", "greaterThanOrEqual")
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,63 +238,14 @@ def _asks(statement: Statement, scope: _Scope) -> _Found:
 
 
 def _ranges(statement: Statement, scope: _Scope) -> _Found:
-    bounds: dict[str, set[Path]] = {"upper": set(), "lower": set()}
-    for condition in statement.est["conditions"]:
-        _bounds(condition["body"], condition["kind"] == "when", bounds)
-    flip = not statement.permits
-    open_below = bounds["lower" if flip else "upper"] - bounds["upper" if flip else "lower"]
-    for path in sorted(open_below):
-        if not _bounded_by_tool(statement, path, scope):
+    for path in open_below(statement):
+        tools = [known for known in scope.tools if sliced([statement], known)]
+        if not tools or not all(has_minimum(known, path) for known in tools):
             yield (
                 "error" if statement.permits else "warning",
                 f"context.{_dotted(path)} has a maximum and no minimum: negative values pass",
                 f"add a lower bound on context.{_dotted(path)}",
             )
-
-
-def _bounds(node: Any, positive: bool, bounds: dict[str, set[Path]]) -> None:
-    if isinstance(node, list):
-        for item in node:
-            _bounds(item, positive, bounds)
-        return
-    if not isinstance(node, dict):
-        return
-    for word, body in node.items():
-        if word in _UPPER or word in _LOWER:
-            left, right = body if isinstance(body, list) else (body["left"], body["right"])
-            upper = (word in _UPPER) == positive
-            bounds["upper" if upper else "lower"].update(_inputs(left))
-            bounds["lower" if upper else "upper"].update(_inputs(right))
-        elif word not in ("Value", "Var"):
-            inner = body.values() if isinstance(body, dict) else body
-            if isinstance(inner, str):
-                continue
-            for child in inner:
-                _bounds(child, positive != (word == "!"), bounds)
-
-
-def _inputs(node: Any) -> set[Path]:
-    """The arguments in an arithmetic expression."""
-    probe = {"conditions": [{"body": node}]}
-    paths = {context_path(part) for part in expressions(probe)}
-    return {path for path in paths if path and path[0] == "input" and len(path) > 1}
-
-
-def _bounded_by_tool(statement: Statement, path: Path, scope: _Scope) -> bool:
-    tools = [known for known in scope.tools if sliced([statement], known)]
-    return bool(tools) and all(path[-1].endswith("_count") or _minimum(k, path) for k in tools)
-
-
-def _minimum(known: Known, path: Path) -> bool:
-    part: Any = thawed(known.tool.input_schema)
-    for name in path[1:]:
-        properties = part.get("properties") if isinstance(part, dict) else None
-        part = properties.get(name) if isinstance(properties, dict) else None
-    if not isinstance(part, dict):
-        return False
-    options = [option for option in (part, *part.get("anyOf", [])) if isinstance(option, dict)]
-    numeric = [option for option in options if option.get("type") in ("integer", "number")]
-    return bool(numeric) and all({"minimum", "exclusiveMinimum"} & set(o) for o in numeric)
 
 
 def _texts(statement: Statement, scope: _Scope) -> _Found:
@@ -404,5 +353,5 @@ def _closure(statement: Statement, scope: _Scope) -> _Found:
 
 
 _KNOWN: Final = (("context", "grant", "user"), ("resource", "server"))
-_COMPARES: Final = frozenset((*_UPPER, *_LOWER, "==", "!=", "&&", "||", "!"))
+_COMPARES: Final = frozenset((*UPPER, *LOWER, "==", "!=", "&&", "||", "!"))
 _CHECKS: Final = (_ids, _names, _words, _asks, _ranges, _texts, _breadth, _constants, _closure)

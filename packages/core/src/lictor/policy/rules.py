@@ -24,7 +24,7 @@ from typing import Final
 from lictor import forms, limits
 from lictor.errors import ConfigError
 from lictor.model import MAX_INTEGER, Json, ToolKey
-from lictor.policy.encode import Refused, decimal_text
+from lictor.policy.refuse import Refused, decimal_text
 from lictor.policy.shape import Field, Record, Scalar, of_tool
 from lictor.policy.source import Declared, PolicySource
 from lictor.ports import Known

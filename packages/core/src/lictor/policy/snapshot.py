@@ -20,9 +20,10 @@ import cedarpy
 
 from lictor.errors import ConfigError
 from lictor.model import Kind, Principal, digest
-from lictor.policy.encode import Encoder, Refused
+from lictor.policy.encode import Encoder
 from lictor.policy.lint import Finding
 from lictor.policy.memo import Memo
+from lictor.policy.refuse import Refused
 from lictor.policy.schema import GROUPS, Uid, groups_of, principal_uid
 from lictor.policy.shape import Reads, Record, context, of_tool, project
 from lictor.policy.slices import reads, sliced
