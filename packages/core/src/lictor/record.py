@@ -60,7 +60,7 @@ class Teller:
             "took_us": (time.time_ns() - a.started_ns) // 1000,
         }
         if a.found is not None:
-            body["impact"] = _list(sorted(a.known.review.impact))
+            body["impact"] = _list(sorted(each.value for each in a.known.review.impact))
         if a.taken is not None:
             body["arguments"] = self._recorded(a)
         if a.answered is not None:
