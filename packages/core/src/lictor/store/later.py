@@ -35,7 +35,7 @@ class Later(Future[Committed]):
 
 def forked() -> None:
     """In a child process: whoever held the lock is not here to give it back."""
-    global _lock  # noqa: PLW0603
+    global _lock
     _lock = threading.Lock()
 
 
