@@ -21,6 +21,7 @@ from lictor.testing import (
     DenyAll,
     UnsafeApprovals,
     UnsafeScripted,
+    UnsafeStore,
     reviewed,
     tool_of,
 )
@@ -291,6 +292,32 @@ def test_a_read_whose_record_cannot_be_handed_over_is_denied(world: Make) -> Non
     assert w.runs == []
 
 
+def test_a_read_that_waits_for_a_slow_disk_in_vain_is_denied_and_its_record_disowned(
+    world: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "COMMIT_SECONDS", 0.02)
+    w = world()
+    late: Future[Committed] = Future()
+    real: list[Future[Committed]] = []
+
+    def slow(guards: Any, writes: Any, entries: Any) -> Future[Committed] | None:
+        if real:
+            return None
+        real.append(w.store.inner.commit(guards, writes, entries, durable=False))
+        return late
+
+    with w.task() as task:
+        monkeypatch.setattr(UnsafeStore, "behind", True, raising=False)
+        w.store.on_commit = slow
+        assert w.try_(w.call(w.look)) == "record_unavailable"
+        assert (task.used, task._running) == ((0, 0), set())
+        late.set_result(real[0].result(WAIT))
+        w.flush()
+    assert w.runs == []
+    assert w.decisions() == ["allow:permit", "deny:record_unavailable"]
+    assert w.outcomes() == ["not_started"]
+
+
 @pytest.mark.parametrize("drive", ["sync", "async"])
 def test_a_commit_that_lands_too_late_is_settled_as_never_started(
     world: Make, drive: str, monkeypatch: pytest.MonkeyPatch
@@ -363,6 +390,7 @@ def test_a_session_that_cannot_be_read_after_the_body_still_gets_its_label(world
         def gone() -> None:
             raise StoreError("gone", "mend")
 
+        assert w.try_(pay(w)) == "permit"  # so that the stored row is not known any more
         w.store.on_read = gone
 
     with w.task() as task:
@@ -370,7 +398,7 @@ def test_a_session_that_cannot_be_read_after_the_body_still_gets_its_label(world
         w.store.on_read = None
         assert w.store.inner.session("local", "s").labels == {"untrusted"}
         assert task._running == set()
-    assert w.outcomes() == ["done"]
+    assert w.outcomes() == ["done", "done"]
 
 
 # -- cancellation ---------------------------------------------------------------------------------
@@ -618,6 +646,17 @@ def test_a_revocation_between_decision_and_intent_is_met(world: Make) -> None:
         w.try_(pay(w))
         w.store.on_commit = None
     assert seen[0] == 0
+
+
+def test_a_task_that_ends_while_its_call_is_decided_starts_nothing(world: Make) -> None:
+    def engine(query: Any) -> Answer:
+        task.end()
+        return YES
+
+    w = world(policy=UnsafeScripted(engine))
+    with w.task() as task:
+        assert w.try_(w.call(w.look)) == "task_ended"
+    assert (w.decisions(), w.outcomes(), w.runs) == (["deny:task_ended"], [], [])
 
 
 # -- asks -----------------------------------------------------------------------------------------

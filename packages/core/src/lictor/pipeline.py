@@ -173,6 +173,7 @@ class Pipeline:
                 if self.store.behind:  # no faster than the disk, but no refusal either
                     written = yield Io(future, COMMIT_SECONDS)
                     if written.error is not None:
+                        future.add_done_callback(lambda late: self._disown(a, decision, None, late))
                         raise Refuse("record_unavailable", told(written.error))
             else:
                 moved = yield from self._commit_intent(a, decision, entry)
@@ -248,14 +249,18 @@ class Pipeline:
                     a.turn = ended.value is True
 
     def _disown(
-        self, a: Attempt, decision: Decision, counts: GrowSession, late: Future[Committed]
+        self, a: Attempt, decision: Decision, counts: GrowSession | None, late: Future[Committed]
     ) -> None:
         """A commit that landed after its caller was told no: nothing began, and all is undone."""
         if late.cancelled() or late.exception() is not None or late.result().moved is not None:
             return
-        a.task.session.moved()
-        back = replace(counts, calls=-counts.calls, effects=-counts.effects, spent=-counts.spent)
-        writes = (SettleCall(decision.call_id, Outcome.NOT_STARTED), back)
+        writes: tuple[Write, ...] = ()
+        if counts is not None:
+            a.task.session.moved()
+            back = replace(
+                counts, calls=-counts.calls, effects=-counts.effects, spent=-counts.spent
+            )
+            writes = (SettleCall(decision.call_id, Outcome.NOT_STARTED), back)
         entry = self.teller.outcome(a, decision, Outcome.NOT_STARTED, "record_unavailable")
         self._hand_over(writes, entry)
 
