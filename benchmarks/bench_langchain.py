@@ -5,7 +5,7 @@ span processor whose exporter drops everything. Bare and guarded calls take turn
 that all meet the same machine and the same cold caches; the figures are medians.
 
 Every chain has two principals at least, the user and the agent. "One principal" is therefore what
-the same call costs when the policy engine is asked about the agent only.
+the same call costs when the policy engine is asked about the user only.
 """
 
 from __future__ import annotations
@@ -18,10 +18,12 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from langchain import agents
+from langchain_core.messages import ToolMessage
 from langchain_core.tools import tool
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
@@ -35,6 +37,7 @@ from lictor_langchain.testing import ScriptedModel, calls, gate_over, known
 sys.path.insert(0, str(Path(__file__).parent))
 from common import write
 
+PATH = "/data/notes.txt"
 WARM, ROUNDS, RUNS = 200, 1_500, 60
 LIMIT = """
 @id("limit") @reason("too many")
@@ -51,8 +54,8 @@ class Dropping(SpanExporter):
         return SpanExportResult.SUCCESS
 
 
-class OnlyTheAgent:
-    """Asks an engine about the last principal alone."""
+class OnlyTheUser:
+    """Asks an engine about the first principal alone."""
 
     def __init__(self, engine: Any) -> None:
         self._engine = engine
@@ -63,7 +66,7 @@ class OnlyTheAgent:
 
     def evaluate(self, query: Query) -> Answer:
         """Asks."""
-        return self._engine.evaluate(replace(query, chain=query.chain[-1:]))  # type: ignore[no-any-return]
+        return self._engine.evaluate(replace(query, chain=query.chain[:1]))  # type: ignore[no-any-return]
 
 
 @tool
@@ -84,7 +87,7 @@ def adjust(item: int, amount: int) -> str:
     return "ok"
 
 
-def gate_in(folder: Path, provider: TracerProvider, only_agent: bool = False) -> Gate:
+def gate_in(folder: Path, provider: TracerProvider, only_user: bool = False) -> Gate:
     """A gate over a store of its own."""
     folder.mkdir()
     gate = gate_over(
@@ -93,17 +96,20 @@ def gate_in(folder: Path, provider: TracerProvider, only_agent: bool = False) ->
         cedar=LIMIT.format(name="fresh_read"),
         telemetry=Telemetry(tracer_provider=provider),
     )
-    if only_agent:
+    if only_user:
         stages = gate._pipeline.stages
-        object.__setattr__(stages, "policy", OnlyTheAgent(stages.policy))
+        object.__setattr__(stages, "policy", OnlyTheUser(stages.policy))
     return gate
 
 
-def timed(call: Callable[[], object]) -> int:
-    """Nanoseconds."""
+def timed(call: Callable[[], object], expected: object = None) -> int:
+    """Nanoseconds; what was measured must have been the real thing."""
     start = time.perf_counter_ns()
-    call()
-    return time.perf_counter_ns() - start
+    result = call()
+    spent = time.perf_counter_ns() - start
+    if expected is not None and result != expected:
+        raise SystemExit(f"measured something else: {result!r}")
+    return spent
 
 
 def single(two: Gate, one: Gate) -> dict[str, float]:
@@ -114,12 +120,12 @@ def single(two: Gate, one: Gate) -> dict[str, float]:
         other = one.task(agent="bot", on_behalf_of="alice", session="s")
         enter(other)
         for n in range(WARM + ROUNDS):
-            given = {"path": "/data/notes.txt", "n": n}
-            spent["bare"].append(timed(lambda given=given: read_file.invoke(given)))  # type: ignore[misc]
-            spent["memo"].append(timed(lambda given=given: memo.invoke(given)))  # type: ignore[misc]
-            spent["fresh"].append(timed(lambda given=given: fresh.invoke(given)))  # type: ignore[misc]
+            given = {"path": PATH, "n": n}
+            spent["bare"].append(timed(partial(read_file.invoke, given), PATH))
+            spent["memo"].append(timed(partial(memo.invoke, given), PATH))
+            spent["fresh"].append(timed(partial(fresh.invoke, given), PATH))
             with other.here():
-                spent["alone"].append(timed(lambda given=given: alone.invoke(given)))  # type: ignore[misc]
+                spent["alone"].append(timed(partial(alone.invoke, given), PATH))
         other.end()
     return {name: statistics.median(each[WARM:]) / 1000 for name, each in spent.items()}
 
@@ -145,6 +151,13 @@ def script(run: int) -> ScriptedModel:
     return ScriptedModel(script=[calls(each, ids=[f"r{run}-{n}"]) for n, each in enumerate(SCRIPT)])
 
 
+def finish(agent: Any) -> None:
+    """Runs an agent; every call must have been allowed."""
+    answered = [m for m in agent.invoke(GO)["messages"] if isinstance(m, ToolMessage)]
+    if [m.status for m in answered] != ["success"] * len(SCRIPT):
+        raise SystemExit(f"measured something else: {answered}")
+
+
 def whole(gate: Gate) -> dict[str, float]:
     """Medians of five-call agent runs, in milliseconds."""
     spent: dict[str, list[int]] = {"bare_run": [], "guarded_run": []}
@@ -152,7 +165,7 @@ def whole(gate: Gate) -> dict[str, float]:
     for run in range(RUNS):
         bare = agents.create_agent(script(run), TOOLS)
         safe = create_agent(script(run), TOOLS, gate=gate)
-        spent["bare_run"].append(timed(lambda bare=bare: bare.invoke(GO)))  # type: ignore[misc]
+        spent["bare_run"].append(timed(partial(bare.invoke, GO)))
         with gate.task(
             agent="bot",
             on_behalf_of="alice",
@@ -160,7 +173,7 @@ def whole(gate: Gate) -> dict[str, float]:
             tools=["read_file", "adjust"],
             limits=limits,
         ):
-            spent["guarded_run"].append(timed(lambda safe=safe: safe.invoke(GO)))  # type: ignore[misc]
+            spent["guarded_run"].append(timed(partial(finish, safe)))
     return {name: statistics.median(each[5:]) / 1_000_000 for name, each in spent.items()}
 
 
