@@ -1076,7 +1076,7 @@ def test_a_label_is_not_lost_because_the_session_cannot_be_read(world: Make) -> 
         def down() -> None:
             raise StoreError("locked", "mend")
 
-        assert w.try_(mail(w, "bob")) == "permit"  # so that the stored row is not known any more
+        task.session.moved()  # as when another call starts meanwhile
         w.store.on_read = down
         return "poison"
 
@@ -1085,7 +1085,7 @@ def test_a_label_is_not_lost_because_the_session_cannot_be_read(world: Make) -> 
         w.store.on_read = None
         assert w.try_(mail(w)) == "ask_unavailable"
         assert task._running == set()
-    assert [line["verdict"] for line in w.lines("outcome")] == ["done", "done"]
+    assert [line["verdict"] for line in w.lines("outcome")] == ["done"]
 
 
 @pytest.mark.attack("X83")

@@ -220,8 +220,7 @@ class Task:
         return self._settle()
 
     def _last(self) -> str:
-        """A child has nothing of its own to come back to: what it asked is asked again."""
-        return "suspended" if self.pending and self._parent is None else "ended"
+        return "suspended" if self.pending else "ended"
 
     def _stop(self, state: str, *after: str) -> bool:
         """From here on no body starts; `False` if somebody was here before."""
@@ -398,7 +397,10 @@ class Task:
             return self._calls, self._spent
 
     def waits(self, digest: str) -> None:
-        """A call waits for a person: the root task is then suspended instead of ended."""
+        """A call waits for a person: the root task is then suspended instead of ended.
+
+        A child has nothing to come back to without its parent: what it asked is asked again.
+        """
         task = self
         while task._parent is not None:
             task = task._parent
