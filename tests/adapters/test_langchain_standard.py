@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import json
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
@@ -117,3 +118,4 @@ def test_the_model_is_told_the_same_of_the_copy(raw: BaseTool) -> None:
     assert copy.args == raw.args
     assert copy.get_input_jsonschema() == raw.get_input_jsonschema()
     assert copy.response_format == raw.response_format
+    assert json.loads(copy.model_dump_json())["name"] == json.loads(raw.model_dump_json())["name"]

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from langchain_core.messages import ToolMessage
@@ -55,15 +56,18 @@ class HostChanged(LictorError):
     code = "host_changed"
 
 
+@dataclass(frozen=True)
 class ErrorPolicy:
     """The tool's own `handle_tool_error`, except that a denial is always handled.
 
     The host asks first whether there is a policy and then calls it. A tool without one must stay
     without one for its own errors, so the answer depends on the error being handled.
+
+    Attributes:
+        original: The tool's own policy. A field, so that the host can still write the tool as JSON.
     """
 
-    def __init__(self, original: Any) -> None:
-        self.original = original
+    original: Any
 
     def __bool__(self) -> bool:
         return _own(sys.exc_info()[1]) or bool(self.original)
