@@ -137,7 +137,7 @@ def declare(settings: Settings, catalog: Catalog) -> Declared:
     return Declared(
         labels=frozenset(settings.labels) | produced | {"untrusted", "sensitive"},
         roles=frozenset(role for party in parties for role in party.roles),
-        users=frozenset(settings.users) - {"*"},
+        users=frozenset(settings.users),
         agents=frozenset(settings.agents),
         tenants=frozenset(tenants),
         tenant=settings.tenant,

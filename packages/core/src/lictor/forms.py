@@ -104,7 +104,7 @@ def path(text: str) -> str:
 def _look_alikes(text: str) -> None:
     composed = unicodedata.normalize("NFC", text)
     if composed != text:
-        raise NotCanonical("is not in Unicode form NFC", composed)
+        raise NotCanonical("is not in Unicode form NFC", _resolved(composed))
     for segment in text.split("/"):
         folded = unicodedata.normalize("NFKC", segment)
         if folded != segment and (folded in (".", "..") or "/" in folded or "\\" in folded):

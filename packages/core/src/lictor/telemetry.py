@@ -100,7 +100,6 @@ class Telemetry:
         release = _release()
         self._tracer = trace.get_tracer("lictor", release, tracer_provider)
         self._traced = tracer_provider is not None
-        self._ask_again = 0.0
         self._logger = _logs.get_logger("lictor", release, logger_provider)
         # Asking first saves the attributes; APIs before 1.45 cannot be asked.
         self._wanted = getattr(self._logger, "enabled", _always)
@@ -181,12 +180,7 @@ class Telemetry:
     def _tracing(self) -> bool:
         """Whether a span is wanted: somebody has set up tracing and nobody suppresses it here."""
         if not self._traced:
-            # The question reads the environment each time: not more than once a second.
-            now = time.monotonic()
-            if now < self._ask_again:
-                return False
             if isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
-                self._ask_again = now + 1.0
                 return False
             self._traced = True
         return not (

@@ -27,10 +27,11 @@ def demo(
     try:
         module: Any = importlib.import_module("lictor_langchain.demo")
     except ModuleNotFoundError as error:
-        if error.name not in ("lictor_langchain", "langchain", "langgraph", "langchain_core"):
+        missing = (error.name or "").partition(".")[0]
+        if missing not in ("lictor_langchain", "langchain", "langgraph", "langchain_core"):
             raise
         raise ConfigError(
-            "lictor demo", f"{error.name} is not installed", 'pip install "lictor[langchain]"'
+            "lictor demo", f"{missing} is not installed", 'pip install "lictor[langchain]"'
         ) from None
     done = module.run(model=model)
     if report is not None:

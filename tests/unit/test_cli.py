@@ -1,0 +1,284 @@
+"""The commands, on a project as a user has one."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from lictor import ConfigError, Denied, Gate, Tool, ToolCall
+from lictor.catalog import lock, note, read_seen
+from lictor.cli import app, main
+from lictor.testing import tool_of
+
+LICTOR = """\
+[agents.bot]
+owner = "alice"
+
+[users.alice]
+
+[tasks.pay]
+tools = ["look", "pay"]
+
+[tasks.pay.limits.pay]
+to = { one_of = ["bob"] }
+amount = { min = "0.01", max = "10" }
+
+[tasks.open]
+tools = ["pay"]
+"""
+CATALOG = """\
+[[tool]]
+server = "local"
+name = "look"
+impact = "read"
+
+[[tool]]
+server = "local"
+name = "pay"
+impact = "transfer"
+target = ["to"]
+amount = "amount"
+recordable = ["to", "amount"]
+"""
+LOOK = tool_of("look", {"n": {"type": "integer"}})
+PAY = tool_of(
+    "pay", {"to": {"type": "string"}, "amount": {"type": "number"}}, required=["to", "amount"]
+)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    path = tmp_path / "lictor.toml"
+    path.write_text(LICTOR)
+    (tmp_path / "catalog.toml").write_text(CATALOG)
+    note(tmp_path / ".lictor/seen.json", [LOOK, PAY])
+    seen = read_seen(tmp_path / ".lictor/seen.json")
+    lock(tmp_path / "catalog.toml", tmp_path / "catalog.lock", seen, accept=seen)
+    return path
+
+
+def lictor(project: Path, *words: str, ends: int = 0) -> str:
+    done: Result = CliRunner().invoke(app, [*words, "-p", str(project)], env={"COLUMNS": "200"})
+    if done.exception is not None and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    assert done.exit_code == ends, done.output
+    return done.output
+
+
+def calls(project: Path, *made: tuple[Tool, dict[str, object]], task: str = "pay") -> None:
+    with (
+        Gate.from_file(project) as gate,
+        gate.task(task, agent="bot", on_behalf_of="alice", session="s"),
+    ):
+        for tool, arguments in made:
+            try:
+                gate.run(ToolCall(tool, arguments), lambda args: args)
+            except Denied:
+                continue
+
+
+def test_check_says_ok_and_shows_the_cedar(project: Path) -> None:
+    output = lictor(project, "check", "--show")
+
+    assert "2 reviewed tools, 2 task templates" in output
+    assert '@id("starter:confirm")' in output
+    assert output.rstrip().endswith("ok")
+
+
+@pytest.mark.parametrize(
+    ("policy", "level", "problem"),
+    [
+        (
+            '@id("half") permit(principal, action == Lictor::Action::"local/pay", resource)'
+            ' when { context.input.amount.lessThan(decimal("5.0")) };',
+            "error",
+            "a maximum and no minimum",
+        ),
+        (
+            '@id("wide") permit(principal, action in Lictor::Action::"effect", resource);',
+            "warning",
+            "wide",
+        ),
+        (
+            '@id("typo") forbid(principal, action, resource)'
+            ' when { context.session.labels.contains("untrustd") };',
+            "error",
+            "untrustd",
+        ),
+        ('@id("open") permit(principal, action, resource', "error", "policies/own.cedar:1"),
+    ],
+)
+def test_check_finds_what_lint_finds(project: Path, policy: str, level: str, problem: str) -> None:
+    policies = project.parent / "policies"
+    policies.mkdir()
+    (policies / "own.cedar").write_text(policy + "\n")
+
+    if level == "error":
+        with pytest.raises(ConfigError, match=problem) as found:
+            lictor(project, "check")
+        assert "policies/own.cedar:1" in str(found.value)
+        assert found.value.mend
+    else:
+        output = lictor(project, "check")
+        assert "warning: policies/own.cedar:1" in output
+        assert problem in output
+
+
+def test_check_names_what_waits_for_review(project: Path) -> None:
+    note(project.parent / ".lictor/seen.json", [tool_of("new")])
+
+    assert "1 tools wait for review: local/new" in lictor(project, "check")
+
+
+def test_check_names_secrets_within_reach(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOME_VENDOR_API_KEY", "s3cret")
+
+    output = lictor(project, "check")
+
+    assert "SOME_VENDOR_API_KEY" in output
+    assert "s3cret" not in output
+
+
+def test_explain_tells_of_a_recorded_denial_and_what_mends_it(project: Path) -> None:
+    calls(project, (PAY, {"to": "eve", "amount": 5}))
+
+    output = lictor(project, "explain", "last")
+
+    assert "local/pay: deny (grant_limit), block" in output
+    assert "argument to" in output
+    assert "mend: change the limits of the task" in output
+
+
+def test_explain_takes_an_ask_apart_on_what_was_recorded(project: Path) -> None:
+    calls(project, (PAY, {"to": "eve", "amount": 5.5}), task="open")
+
+    output = lictor(project, "explain", "last")
+
+    assert "local/pay: ask (ask_unavailable), block" in output
+    assert "decided once more" in output
+    assert "starter:confirm at starter@1:" in output
+    assert "and not context.grant.limited" in output
+
+
+def test_explain_finds_a_decision_by_its_id_and_tells_the_outcome(project: Path) -> None:
+    calls(project, (PAY, {"to": "bob", "amount": 5}))
+    (line,) = [
+        json.loads(text)
+        for text in lictor(project, "audit", "show", "--json").splitlines()
+        if '"kind":"decision"' in text
+    ]
+
+    output = lictor(project, "explain", line["body"]["id"])
+
+    assert "local/pay: allow (permit), proceed" in output
+    assert "outcome: done" in output
+
+
+def test_explain_decides_a_call_that_nobody_made(project: Path) -> None:
+    words = ["local/pay", "to=bob", "amount=5", "--as", "bot", "--for", "alice"]
+
+    assert "local/pay: allow (permit)" in lictor(project, "explain", *words, "--task", "pay")
+    assert "ask (ask_unavailable)" in lictor(project, "explain", *words)
+    assert not (project.parent / ".lictor/lictor.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (["local/pay", "to=bob"], "--as is missing"),
+        (["local/pay", "to", "--as", "bot"], "is not name=value"),
+        (["local/none", "--as", "bot"], "is not reviewed"),
+        (["01M8749ZMPEJTKEN0YXDED5R16"], "no decision"),
+    ],
+)
+def test_explain_says_what_is_missing(project: Path, words: list[str], problem: str) -> None:
+    calls(project)
+
+    with pytest.raises(ConfigError, match=problem):
+        lictor(project, "explain", *words)
+
+
+def test_catalog_lock_adds_a_new_tool_denied_and_moves_only_accepted_pins(project: Path) -> None:
+    changed = tool_of("look", {"n": {"type": "integer"}, "all": {"type": "boolean"}})
+    note(project.parent / ".lictor/seen.json", [changed, tool_of("new")])
+    toml = project.parent / "catalog.toml"
+
+    assert "local/look has changed" in lictor(project, "catalog", "diff", ends=1)
+    output = lictor(project, "catalog", "lock")
+    assert "added: local/new" in output
+    assert "waiting: local/look" in output
+    assert LOOK.pin in toml.read_text()
+
+    assert "pinned: local/look" in lictor(project, "catalog", "lock", "local/look")
+    assert changed.pin in toml.read_text()
+    assert "nothing has changed" in lictor(project, "catalog", "diff")
+
+
+def test_catalog_lock_mends_a_catalog_that_does_not_load(project: Path) -> None:
+    toml = project.parent / "catalog.toml"
+    toml.write_text(CATALOG)  # classified, and the pins are gone
+    (project.parent / "catalog.lock").unlink()
+
+    lictor(project, "catalog", "lock", "look", "pay")
+
+    assert lictor(project, "check").rstrip().endswith("ok")
+
+
+def test_audit_shows_verifies_and_exports(project: Path, tmp_path: Path) -> None:
+    calls(project, (LOOK, {"n": 1}), (PAY, {"to": "bob", "amount": 1}))
+
+    shown = lictor(project, "audit", "show", "--tool", "local/pay", "--verdict", "allow")
+    exported = lictor(project, "audit", "export")
+    (tmp_path / "out.jsonl").write_text(exported)
+
+    assert shown.count("\n") == 1
+    assert "local/pay allow permit" in shown
+    assert "intact" in lictor(project, "audit", "verify")
+    assert "intact" in lictor(project, "audit", "verify", "--file", str(tmp_path / "out.jsonl"))
+
+
+def test_audit_verify_finds_an_edited_record(project: Path, tmp_path: Path) -> None:
+    calls(project, (PAY, {"to": "bob", "amount": 1}))
+    lines = lictor(project, "audit", "export").replace('"amount":1', '"amount":9')
+    (tmp_path / "out.jsonl").write_text(lines)
+
+    output = lictor(project, "audit", "verify", "--file", str(tmp_path / "out.jsonl"), ends=1)
+
+    assert "DAMAGED" in output
+
+
+def test_an_error_is_told_in_words_and_ends_with_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "lictor.toml").write_text('profle = "production"\n')
+    monkeypatch.setattr(sys, "argv", ["lictor", "check", "-p", str(tmp_path / "lictor.toml")])
+
+    with pytest.raises(SystemExit) as ended:
+        main()
+
+    assert ended.value.code == 2
+    told = capsys.readouterr().err
+    assert "profle" in told
+    assert "did you mean profile" in told
+
+
+def test_the_demo_says_which_extra_is_missing(tmp_path: Path) -> None:
+    hidden = "import sys; sys.modules['lictor_langchain'] = None; import lictor.cli; "
+    code = hidden + "sys.argv = ['lictor', 'demo']; lictor.cli.main()"
+
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "COLUMNS": "200"},
+    )
+
+    assert done.returncode == 2
+    assert 'pip install "lictor[langchain]"' in done.stderr
