@@ -144,7 +144,7 @@ REFUSALS: Final[dict[str, Refusal]] = {
         f"This tool could not be called. {_STOP}",
         "The host gave up before the tool was met, as when an asynchronous tool is called from "
         "synchronous code.",
-        "call the tool the way it is written (ainvoke for an async one); the host's error says more",
+        "call the tool the way it is written (ainvoke for an async one)",
         "schema",
     ),
     "tool_unknown": Refusal(
@@ -327,7 +327,7 @@ REFUSALS: Final[dict[str, Refusal]] = {
     ),
     "result_withheld": Refusal(
         f"The call ran, but its result is withheld. {_STOP}",
-        "What the result adds to the session could not be recorded, or it carries what may not pass.",
+        "What the result adds to the session could not be recorded, or it holds what may not pass.",
         "lictor check; the outcome is in the record",
         "labels",
         failure=True,
