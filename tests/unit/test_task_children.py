@@ -18,7 +18,6 @@ def test_children_end_with_their_parent(world: Callable[..., Any]) -> None:
         child = parent.delegate("helper", tools=["look"])
         with child:
             assert child.live
-        threading.Thread(target=kept.__enter__).start()
         assert [each.state for each in (reading, child)] == ["running", "ended"]
 
     assert [each.state for each in (reading, child, parent)] == ["ended"] * 3
