@@ -37,6 +37,7 @@ LAYERS = [
     },
     {"drive", "task"},
     {"attempt"},
+    {"verdicts"},
     {"record", "stages"},
     {"pipeline", "opening"},
     {"gate"},

@@ -6,7 +6,7 @@ call ─► stages ► intent ═commit═► body ► labels ► outcome ─►
 
 Rules enforced here:
 
-1. The first refusal wins; an exception of any part is a refusal too. Only `_allow` builds an ALLOW.
+1. The first refusal wins; an exception of any part is a refusal too.
 2. A body starts only after its decision is recorded: an effect's intent and decision in one durable
    transaction, a read's record handed to a healthy writer.
 3. What the decision rested on is checked again in that transaction; if it moved, the call is
@@ -26,13 +26,11 @@ from typing import Final
 
 from lictor.attempt import Attempt, Refuse
 from lictor.drive import Body, Ended, Io, Steps, offload, wait
-from lictor.errors import PERMIT, REFUSALS, Denied, Pending, StoreError
+from lictor.errors import REFUSALS, Denied, Pending, StoreError
 from lictor.model import (
     Decision,
-    Enforcement,
     Outcome,
     ToolCall,
-    Verdict,
     ulid,
 )
 from lictor.ports import (
@@ -52,13 +50,11 @@ from lictor.ports import (
     Write,
 )
 from lictor.record import Teller
-from lictor.stages import TRIES, Stage, Stages, permits, told
+from lictor.stages import TRIES, Stage, Stages, told
 from lictor.task import _call_id, current
+from lictor.verdicts import allow, late, refusal
 
 COMMIT_SECONDS: Final = 10.0
-STOP_AFTER: Final = 2
-END_AFTER: Final = 5
-_STOP_TEXT: Final = " This was refused before: stop calling it."
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,13 +113,13 @@ class Pipeline:
             query = self.stages.query(attempt)
             self._foresee(attempt)
             _drive_here(self.stages.judge(attempt, asking=False))
-            return self._allow(attempt, count=False), query
+            return allow(attempt, count=False), query
         except Refuse as refuse:
-            return self._refusal(attempt, refuse, count=False), query
+            return refusal(attempt, refuse, count=False), query
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:
-            return self._refusal(attempt, _failure(error), count=False), query
+            return refusal(attempt, _failure(error), count=False), query
         finally:
             self.stages.unreserve(attempt)
 
@@ -162,7 +158,7 @@ class Pipeline:
 
     def _intend(self, a: Attempt) -> Generator[Io, Ended, Committed | None]:
         """Records the decision; for an effect together with its intent. `None`: go on."""
-        decision = self._allow(a, count=True)
+        decision = allow(a, count=True)
         entry = self.teller.decision(a, decision)
         if not a.task.begin(decision.call_id):
             raise Refuse("task_ended")
@@ -173,7 +169,9 @@ class Pipeline:
                 if self.store.behind:  # no faster than the disk, but no refusal either
                     written = yield Io(future, COMMIT_SECONDS)
                     if written.error is not None:
-                        future.add_done_callback(lambda late: self._disown(a, decision, None, late))
+                        future.add_done_callback(
+                            lambda landed: self._disown(a, decision, None, landed)
+                        )
                         raise Refuse("record_unavailable", told(written.error))
             else:
                 moved = yield from self._commit_intent(a, decision, entry)
@@ -208,7 +206,7 @@ class Pipeline:
         if ended.error is not None:
             session.not_stored(counts)
             # The commit may still land: then it started nothing, and says so.
-            future.add_done_callback(lambda late: self._disown(a, decision, counts, late))
+            future.add_done_callback(lambda landed: self._disown(a, decision, counts, landed))
             raise Refuse("record_unavailable", told(ended.error))
         committed: Committed = ended.value
         if committed.moved is not None:
@@ -249,10 +247,10 @@ class Pipeline:
                     a.turn = ended.value is True
 
     def _disown(
-        self, a: Attempt, decision: Decision, counts: GrowSession | None, late: Future[Committed]
+        self, a: Attempt, decision: Decision, counts: GrowSession | None, landed: Future[Committed]
     ) -> None:
         """A commit that landed after its caller was told no: nothing began, and all is undone."""
-        if late.cancelled() or late.exception() is not None or late.result().moved is not None:
+        if landed.cancelled() or landed.exception() or landed.result().moved is not None:
             return
         writes: tuple[Write, ...] = ()
         if counts is not None:
@@ -278,7 +276,7 @@ class Pipeline:
         decision = a.recorded
         if not a.task.live:  # ended while the intent was under way
             self._abandon(a, "task_ended")
-            raise self._late(decision, "task_ended", "")
+            raise Denied(late(decision, "task_ended", ""))
         token = _call_id.set(decision.call_id)
         a.body_ns = time.time_ns()
         try:
@@ -302,10 +300,10 @@ class Pipeline:
         if growth is None or not reaches_model:
             return
         if future is None:
-            raise self._late(decision, "result_withheld", "the store does not take it")
+            raise Denied(late(decision, "result_withheld", "the store does not take it"))
         kept = yield Io(future, COMMIT_SECONDS)
         if kept.error is not None:
-            raise self._late(decision, "result_withheld", told(kept.error))
+            raise Denied(late(decision, "result_withheld", told(kept.error)))
 
     def _abandon(self, a: Attempt, code: str) -> None:
         """Settles an allowed call whose body does not start."""
@@ -313,20 +311,6 @@ class Pipeline:
         a.task.finish(a.recorded.call_id)
         self.stages.unreserve(a)
         self.teller.executed(a, a.recorded, Outcome.NOT_STARTED, self.store.head)
-
-    @staticmethod
-    def _late(decision: Decision, code: str, detail: str) -> Denied:
-        """A refusal after the decision was recorded; the outcome's record tells of it."""
-        return Denied(
-            replace(
-                decision,
-                verdict=Verdict.DENY,
-                enforcement=Enforcement.BLOCK,
-                reason=code,
-                text=REFUSALS[code].model,
-                detail=detail,
-            )
-        )
 
     def _hand_over(
         self, writes: tuple[Write, ...], entry: Entry, *, durable: bool = False
@@ -338,54 +322,10 @@ class Pipeline:
             self.teller.degraded(told(error))
             return None
 
-    # -- decisions --------------------------------------------------------------------------------
-
-    def _allow(self, a: Attempt, *, count: bool) -> Decision:
-        """The only place that builds an ALLOW."""
-        if a.observed is not None:
-            return self._refusal(a, a.observed, count=count, enforcement=Enforcement.OBSERVE)
-        if a.answered is None or not permits(a.answer):
-            raise Refuse("internal_error", "no permit to build an ALLOW from")
-        return Decision(
-            a.id,
-            a.call_id,
-            a.call.tool.key,
-            Verdict.ALLOW,
-            Enforcement.PROCEED,
-            PERMIT,
-            "",
-            a.answer.policies,
-        )
-
-    def _refusal(
-        self,
-        a: Attempt,
-        refuse: Refuse,
-        *,
-        count: bool,
-        enforcement: Enforcement = Enforcement.BLOCK,
-    ) -> Decision:
-        times = 0
-        if count and a.found_task is not None:
-            times = a.task.denied((*a.call.tool.key, a.digest, refuse.code))
-        text = REFUSALS[refuse.code].model + (_STOP_TEXT if times >= STOP_AFTER else "")
-        asked = refuse.asks and refuse.code != "ask_rejected"
-        return Decision(
-            a.id,
-            a.call_id,
-            a.call.tool.key,
-            Verdict.ASK if asked else Verdict.DENY,
-            Enforcement.SUSPEND if refuse.pending else enforcement,
-            refuse.code,
-            text,
-            refuse.policies,
-            refuse.asks,
-            refuse.detail,
-            final=times >= END_AFTER,
-        )
+    # -- refusals ---------------------------------------------------------------------------------
 
     def _denied(self, a: Attempt, refuse: Refuse) -> Denied:
-        decision = self._refusal(a, refuse, count=True)
+        decision = refusal(a, refuse, count=True)
         if refuse.pending and a.found_task is not None:
             a.task.waits(a.digest)
         try:

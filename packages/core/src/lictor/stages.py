@@ -27,7 +27,7 @@ from lictor import schema
 from lictor.attempt import Attempt, RecordKey, Refuse, encodable
 from lictor.catalog import Catalog
 from lictor.drive import Body, Ended, Io, offload
-from lictor.errors import PERMIT, POLICY_STAGE, REFUSALS
+from lictor.errors import POLICY_STAGE, REFUSALS
 from lictor.model import (
     UNITS,
     Assurance,
@@ -46,6 +46,7 @@ from lictor.ports import Answer, Approvals, Ask, Clock, Directory, GrantFacts, K
 from lictor.protect import Protected
 from lictor.schema import Validator
 from lictor.task import Task, current
+from lictor.verdicts import permits
 
 TRIES: Final = 3
 MAX_TOLD: Final = 300
@@ -349,11 +350,6 @@ class Stages:
                 raise Refuse("ask_required", "; ".join(why), pending=True, **refusal)
             case state:
                 raise Refuse("ask_unavailable", f"the channel answered {state!r}", **refusal)
-
-
-def permits(answer: Answer) -> bool:
-    """Whether the engine really permits: nothing but a plain yes counts."""
-    return answer.allow is True and answer.reason == PERMIT and not answer.asks
 
 
 def told(error: BaseException | None) -> str:
