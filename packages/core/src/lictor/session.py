@@ -55,22 +55,25 @@ class Session:
         self._lock = threading.Lock()
         self._row = SessionRow(tenant, conversation)
         self._stale = True
+        self._read = False
         self._labels: frozenset[str] = frozenset()
         self._sources: frozenset[str] = frozenset()
         self._unsaved = 0
         self._flying: dict[int, Reservation] = {}
         self._count = 0
 
-    def reserve(self, *, effect: bool, spend: int, fresh: bool) -> Reservation:
+    def reserve(self, *, effect: bool, spend: int, fresh: bool, grows: bool = False) -> Reservation:
         """Counts a call in and returns the facts as they stand with it.
 
         Args:
             effect: Whether the call is effectful.
             spend: In 1/10,000.
-            fresh: Read the stored facts first: the decision will rest on them.
+            fresh: Read the stored facts first: the decision will rest on them. If it does not,
+                facts that other processes have added meanwhile may be missing.
+            grows: The result adds labels or sources: know which of them are stored already.
         """
         with self._lock:
-            if fresh or self._stale:
+            if fresh or not self._read or (grows and self._stale):
                 self._refresh()
             flying = self._flying.values()
             facts = SessionFacts(
@@ -172,7 +175,7 @@ class Session:
         row = self._store.session(self.tenant, self.conversation)
         if row is not None:
             self._row = row
-        self._stale = False
+        self._stale, self._read = False, True
 
 
 class Sessions:

@@ -223,13 +223,15 @@ class Stages:
 
     def reserve(self, a: Attempt) -> None:
         """Budget and session facts, this call included."""
+        review = a.known.review
         if not a.task.reserve(a.spend):
             raise Refuse("budget_exceeded")
         a.charged = True
         a.held = a.task.session.reserve(
             effect=a.effectful,
             spend=a.spend,
-            fresh=bool(self.policy.reads(a.known.review.key)),
+            fresh=bool(self.policy.reads(review.key)),
+            grows=bool(review.produces or review.sources),
         )
 
     def unreserve(self, a: Attempt) -> None:

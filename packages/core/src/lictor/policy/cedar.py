@@ -100,6 +100,7 @@ class CedarPolicy:
         self.digest = snapshot_digest(self.tools, sources, runtime)
         self._parties: Memo[Party] = Memo(_CHAINS)
         self._answers: Memo[Answer] = Memo(MEMO)
+        self._hints: Memo[bool] = Memo(MEMO)
         prove_groups(self.slices.values(), self._build([PROBE]))
 
     @classmethod
@@ -145,7 +146,15 @@ class CedarPolicy:
 
     def could_allow(self, chain: Sequence[Principal], review: Review) -> bool:
         """Whether any permit could match; a hint for what to offer, the call decides."""
-        found = self.slices.get(review.key)
+        key = (tuple(chain), review.key)
+        hint = self._hints.get(key)
+        if hint is None:
+            hint = self._may(chain, review.key)
+            self._hints.put(key, hint)
+        return hint
+
+    def _may(self, chain: Sequence[Principal], key: ToolKey) -> bool:
+        found = self.slices.get(key)
         if found is None or not chain:
             return False
         scopes = [s.est["principal"] for s in found.statements if s.permits]
