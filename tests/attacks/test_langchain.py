@@ -933,7 +933,7 @@ def test_a_result_that_speaks_for_others_is_withheld(
     assert [type(m) for m in told] == [ToolMessage]
     assert told[0].text.startswith("The call ran, but its result is withheld")
     assert RAN == ["act"]
-    assert made.codes() == ["permit", "result_withheld"]
+    assert made.codes() == ["permit"]  # one decision; the outcome says what became of it
 
 
 @pytest.mark.attack("X19")

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from lictor import pipeline
-from lictor.errors import Denied, Pending, StoreError
+from lictor import audit, pipeline
+from lictor.errors import Denied, Pending, StoreError, Withheld
 from lictor.model import Enforcement, Impact, Mode, Principal, ToolCall, ToolKey, Verdict
 from lictor.ports import Answer, Ask, Committed, Reply, SettleCall, StartCall
 from lictor.task import _call_id, call_id, current
@@ -978,3 +978,25 @@ def test_principals_are_looked_up_at_every_call(world: Make) -> None:
 def test_the_record_of_a_store_is_where_the_folder_is(world: Make, tmp_path: Path) -> None:
     w = world()
     assert w.store.inner.path == tmp_path / "lictor.db"
+
+
+def test_a_result_that_an_adapter_withholds_has_one_decision_and_says_so_in_the_outcome(
+    tmp_path: Path,
+) -> None:
+    tool = tool_of("act")
+
+    def body(args: dict[str, object]) -> object:
+        raise Withheld("it adds a message of somebody else")
+
+    with gate_for(tmp_path, [reviewed(tool, "write")], policy=UnsafeAllowAll()) as gate:
+        with gate.task(agent="bot", on_behalf_of="alice", session="s", tools=["act"]):
+            with pytest.raises(Denied) as denied:
+                gate.run(ToolCall(tool, {}), body)
+
+    assert denied.value.decision.reason == "result_withheld"
+    told = [
+        (line.body["kind"], line.body["verdict"], line.body["code"])
+        for line in audit.show(tmp_path / "lictor.db")
+        if line.body["kind"] in ("decision", "outcome")
+    ]
+    assert told == [("decision", "allow", "permit"), ("outcome", "done", "result_withheld")]

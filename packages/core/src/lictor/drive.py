@@ -23,6 +23,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias, TypeVar
 
+from lictor.errors import Withheld
 from lictor.model import Outcome
 
 T = TypeVar("T")
@@ -97,6 +98,8 @@ def offload(function: Callable[[], T]) -> Future[T]:
 
 def body_ended(error: BaseException, pauses: Pauses) -> Ended:
     """What a body that raised has left behind."""
+    if isinstance(error, Withheld):
+        return Ended(Outcome.DONE, error=error)
     if isinstance(error, pauses):
         return Ended(Outcome.SUSPENDED, error=error)
     if isinstance(error, Exception):

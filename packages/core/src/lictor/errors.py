@@ -6,7 +6,8 @@ LictorError
 │   └── Pending       …and somebody can still answer: wait, or resume the task later
 ├── ConfigError       a file or setting is wrong: what, where, how to mend it
 ├── StoreError        the store cannot take or give what it must; calls are denied meanwhile
-└── TaskError         a task is used in a way that would mix up authority
+├── TaskError         a task is used in a way that would mix up authority
+└── Withheld          raised by an adapter inside a body: it ran, its result must not pass
 ```
 
 Rules enforced here:
@@ -97,6 +98,15 @@ class TaskError(LictorError):
     """A task was entered, resumed or left in a way that would mix up authority."""
 
     code = "task"
+
+
+class Withheld(LictorError):
+    """Raised inside a body, by an adapter: the tool has run, and its result must not pass.
+
+    The outcome is `done`; the caller gets `Denied` with the reason `result_withheld`.
+    """
+
+    code = "withheld"
 
 
 @dataclass(frozen=True, slots=True)

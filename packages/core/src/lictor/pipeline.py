@@ -26,7 +26,7 @@ from typing import Final
 
 from lictor.attempt import Attempt, Refuse
 from lictor.drive import Body, Ended, Io, Steps, offload, wait
-from lictor.errors import REFUSALS, Denied, Pending, StoreError
+from lictor.errors import REFUSALS, Denied, Pending, StoreError, Withheld
 from lictor.model import (
     Decision,
     Outcome,
@@ -292,10 +292,14 @@ class Pipeline:
         writes: tuple[Write, ...] = (growth,) if growth is not None else ()
         if a.effectful:
             writes = (SettleCall(decision.call_id, ended.outcome), *writes)
-        entry = self.teller.outcome(a, decision, ended.outcome, "")
+        withheld = ended.error if isinstance(ended.error, Withheld) else None
+        code = "result_withheld" if withheld is not None else ""
+        entry = self.teller.outcome(a, decision, ended.outcome, code)
         future = self._hand_over(writes, entry, durable=growth is not None)
         a.task.finish(decision.call_id)
         self.teller.executed(a, decision, ended.outcome, self.store.head)
+        if withheld is not None:
+            raise Denied(late(decision, "result_withheld", told(withheld)))
         reaches_model = ended.error is None or ended.outcome is Outcome.FAILED
         if growth is None or not reaches_model:
             return

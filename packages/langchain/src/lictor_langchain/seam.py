@@ -22,6 +22,7 @@ from langchain_core.tools import BaseTool
 from langgraph.errors import GraphBubbleUp
 
 from lictor import Decision, Denied, ToolCall
+from lictor.errors import Withheld
 from lictor.gate import Gate
 from lictor.model import InputInvalid, Pep, take
 from lictor.task import current
@@ -163,7 +164,7 @@ class Attempt:
         """Looks at the result before the host does."""
         problem = improper(result, self.host_id)
         if problem:
-            raise self.seam.refuse("result_withheld", problem, self.arguments, self.met)
+            raise Withheld(problem)
         return result
 
     def denial(self, denied: Denied) -> Denied:
@@ -230,7 +231,7 @@ def _enter(
         first, named = seam.shape.bindings[entry].call(checked, attempt.supplied)
         tokens = meeting.set(met), inside.set(place)
         try:
-            return seam.original(entry)(*bound, *first, **named)
+            return attempt.end(seam.original(entry)(*bound, *first, **named))
         except Denied as nested:
             attempt.nested = nested
             raise
@@ -240,7 +241,7 @@ def _enter(
 
     try:
         with acting(attempt.host_id):
-            return attempt.end(seam.gate.run(attempt.call(), body, pauses=PAUSES))
+            return seam.gate.run(attempt.call(), body, pauses=PAUSES)
     except Denied as denied:
         raise attempt.denial(denied) from None
 
@@ -257,7 +258,7 @@ async def _aenter(
         first, named = seam.shape.bindings[entry].call(checked, attempt.supplied)
         tokens = meeting.set(met), inside.set(place)
         try:
-            return await seam.original(entry)(*bound, *first, **named)
+            return attempt.end(await seam.original(entry)(*bound, *first, **named))
         except Denied as nested:
             attempt.nested = nested
             raise
@@ -267,7 +268,7 @@ async def _aenter(
 
     try:
         with acting(attempt.host_id):
-            return attempt.end(await seam.gate.arun(attempt.call(), body, pauses=PAUSES))
+            return await seam.gate.arun(attempt.call(), body, pauses=PAUSES)
     except Denied as denied:
         raise attempt.denial(denied) from None
 
