@@ -1107,6 +1107,21 @@ def test_a_revocation_met_by_the_writer_between_decision_and_commit_counts(world
     assert seen[0] == 0
 
 
+@pytest.mark.attack("X85")
+def test_a_resume_does_not_bring_back_what_the_operator_took_away(world: Make) -> None:
+    w = world(
+        policy=UnsafeScripted(ASKS),
+        approvals=UnsafeApprovals("pending"),
+        settings={"tasks": {"t": {"tools": ["look", "pay"]}}},
+    )
+    with w.gate.task("t", agent="bot", on_behalf_of="alice", session="s") as task:
+        assert w.try_(pay(w)) == "ask_required"
+    w.gate.close()
+    later = world(settings={"tasks": {"t": {"tools": ["look"]}}})
+    with pytest.raises(TaskError, match="narrower now"):
+        later.gate.resume(task.id)
+
+
 @pytest.mark.attack("X84")
 def test_who_agreed_to_a_call_has_not_agreed_to_its_repeat(world: Make) -> None:
     """The policy's own question is answered before anybody knows of the unknown outcome."""

@@ -528,6 +528,45 @@ def test_principals_are_looked_up_anew(world: Make, settings: Any, message: str)
         world(settings=settings).gate.resume(task_id)
 
 
+WIDE = {"tools": ["look", "pay"], "calls": 9, "spend": "9"}
+BOB = {"pay": {"to": {"equals": "bob"}, "amount": {"min": 0, "max": 9}}}
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        (WIDE, ""),
+        ({**WIDE, "calls": 10}, ""),
+        ({**WIDE, "tools": ["look", "pay", "mail"]}, ""),
+        ({**WIDE, "tools": ["look"]}, "adds local/pay"),
+        ({**WIDE, "tools": []}, "may only read"),
+        ({**WIDE, "limits": BOB}, "drops them"),
+        ({**WIDE, "calls": 1}, "max_calls"),
+        ({**WIDE, "spend": "1"}, "max_spend"),
+        (None, "no task template"),
+    ],
+    ids=str,
+)
+def test_what_the_operator_took_away_does_not_come_back(
+    world: Make, template: Any, message: str
+) -> None:
+    w = world(
+        policy=UnsafeScripted(ASKS),
+        approvals=UnsafeApprovals("pending"),
+        settings={"tasks": {"t": WIDE}},
+    )
+    with w.gate.task("t", agent="bot", on_behalf_of="alice", session="s") as task:
+        assert w.try_(pay(w)) == "ask_required"
+    w.gate.close()
+    again = world(settings={"tasks": {"t": template} if template else {}})
+    if not message:
+        with again.gate.resume(task.id):
+            assert again.try_(pay(again)) == "permit"
+        return
+    with pytest.raises(TaskError, match=message):
+        again.gate.resume(task.id)
+
+
 def test_it_is_resumed_once(world: Make) -> None:
     """Two gates on one store; each would count the budget for itself."""
     _, task_id = suspended(world)

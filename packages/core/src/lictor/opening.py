@@ -5,7 +5,7 @@ Rules enforced here:
 1. Users, agents, tenants and owners are the directory's; a name it does not have opens nothing.
 2. A template may only be narrowed by what is given beside it, a parent only by what is delegated.
 3. A task without a user is autonomous, says so, and has its owner stand in the chain.
-4. A resumed task has the grant it was suspended with, its principals looked up anew.
+4. A resumed task has the grant it was suspended with, its principals and template looked up anew.
 5. A task that cannot be recorded does not run.
 6. A suspended task continues once, with the budget it had left; a delegated one with its parent.
 """
@@ -293,7 +293,28 @@ class Opener:
         self._parties(
             grant.agents[0], grant.user or None, grant.tenant, autonomous=grant.autonomous
         )
+        self._refuse_narrowed(grant)
         return self._open(grant, row.conversation, task_id=row.id, used=(row.calls, row.spent))
+
+    def _refuse_narrowed(self, grant: Grant) -> None:
+        """What the operator has taken out of a template since is not to come back by a resume."""
+        if not grant.template:
+            return
+        part = self._template(grant.template)
+        now = replace(
+            grant,
+            tools=part.tools,
+            read_only=part.tools is None,
+            limits=part.limits,
+            max_calls=part.calls,
+            max_spend=part.spend,
+        )
+        wide = wider(grant, now)
+        if wide:
+            raise TaskError(
+                f"[tasks.{grant.template}] is narrower now than this task: {wide}\n"
+                "  mend: open a new task"
+            )
 
     def task_moved(self, task: Task, running: tuple[str, ...]) -> None:
         """Stores and records that a task is running, suspended or ended."""
