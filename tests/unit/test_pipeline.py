@@ -19,9 +19,11 @@ from lictor.ports import Answer, Ask, Committed, Reply, SettleCall, StartCall
 from lictor.task import _call_id, call_id, current
 from lictor.testing import (
     DenyAll,
+    UnsafeAllowAll,
     UnsafeApprovals,
     UnsafeScripted,
     UnsafeStore,
+    gate_for,
     reviewed,
     tool_of,
 )
