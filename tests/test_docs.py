@@ -1,9 +1,10 @@
 """Every page tells the truth: its blocks are run, in order, in a folder of their own.
 
-* ```` ```toml NAME ```` and ```` ```python NAME ```` are written to NAME; other python blocks run, one
-  after the other, in one namespace.
-* ```` ```console ```` runs each `$ ` line. What follows must be in its output, in order, `…` standing
-  for anything; `# exit N` at the end of the line says how it ends. `make` targets are only looked up.
+* ```` ```toml NAME ```` and ```` ```python NAME ```` are written to NAME; other python blocks run,
+  one after the other, in one namespace.
+* ```` ```console ```` runs each `$ ` line. What follows must be in its output, in order, `…`
+  standing for anything; `# exit N` at the end of the line says how it ends. `make` targets are only
+  looked up.
 * `<!-- test NAME … -->` writes a file the reader does not need to see, `<!-- test-run … -->` runs a
   command.
 """

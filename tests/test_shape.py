@@ -44,7 +44,7 @@ LAYERS = [
     {"assemble"},
     {"cli", "demo", "testing"},
 ]
-"""A module imports from layers above its own line only; parts of one layer don't know each other."""
+"""A module imports from layers above its own only; parts of one layer do not know each other."""
 
 SAME_ROOM = [
     {"telemetry", "telemetry_event", "telemetry_tally"},

@@ -62,11 +62,11 @@ def test_many_may_look_at_once() -> None:
         start = threading.Barrier(5)
         seen: list[object] = []
 
-        def look(future: Later = future, start: threading.Barrier = start) -> None:
+        def look(future: Later, start: threading.Barrier, seen: list[object]) -> None:
             start.wait(10)
             seen.append(future.result(10))
 
-        threads = [threading.Thread(target=look) for _ in range(4)]
+        threads = [threading.Thread(target=look, args=(future, start, seen)) for _ in range(4)]
         for thread in threads:
             thread.start()
         start.wait(10)
