@@ -114,10 +114,11 @@ class Stages:
             if quietly:
                 return
             raise Refuse("input_invalid", str(error)) from None
-        data = b'{"arguments":%b,"inputs":%b,"tool":"%b"}' % (
+        # Without the pin: a call stays the same call when its tool is locked anew.
+        data = b'{"arguments":%b,"inputs":%b,"tool":%b}' % (
             a.args.encoded,
             canonical(a.inputs) if a.inputs else b"{}",
-            call.tool.pin.encode(),
+            canonical(str(call.tool.key)),
         )
         a.digest = self.key.digest(data)
         if call.host_id and a.found_task is not None:
