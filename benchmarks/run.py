@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
+BUILD = HERE.parent / "build" / "bench"
 
 
 def main(names: list[str]) -> int:
@@ -18,15 +19,21 @@ def main(names: list[str]) -> int:
     if unknown:
         sys.stderr.write(f"no benchmark {', '.join(unknown)}; there are {', '.join(found)}\n")
         return 2
-    failed = []
+    crashed, missed = [], []
     for name in names or found:
         sys.stdout.write(f"== {name}\n")
         sys.stdout.flush()
-        if subprocess.run([sys.executable, HERE / f"bench_{name}.py"], check=False).returncode:
-            failed.append(name)
-    if failed:
-        sys.stderr.write(f"failed: {', '.join(failed)}\n")
-    return 1 if failed else 0
+        report = BUILD / f"{name}.json"
+        report.unlink(missing_ok=True)
+        done = subprocess.run([sys.executable, HERE / f"bench_{name}.py"], check=False)
+        if not report.exists():
+            crashed.append(name)
+        elif done.returncode:
+            missed.append(name)
+    for word, which in (("goals missed", missed), ("no figures", crashed)):
+        if which:
+            sys.stdout.write(f"{word}: {', '.join(which)}\n")
+    return 1 if crashed else 0
 
 
 if __name__ == "__main__":
