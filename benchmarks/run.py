@@ -1,6 +1,9 @@
-"""`make bench`: every benchmark in a process of its own; the store's once more on a slower disk.
+"""`make bench`: every benchmark in a process of its own.
 
-python benchmarks/run.py [name …]
+    python benchmarks/run.py [name …]
+
+Ends with 1 if one left no figures. A goal that was missed is said and is no error: it depends on
+the machine.
 """
 
 from __future__ import annotations
