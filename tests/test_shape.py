@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[1]
 CORE = ROOT / "packages/core/src/lictor"
 
 LAYERS = [
+    {"canonical"},
     {"model"},
     {"errors"},
     {"ports"},

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from lictor import forms, limits
+from lictor.canonical import InputInvalid, Json, canonical, take
 from lictor.catalog import Catalog
 from lictor.grant import Grant
 from lictor.limits import Equals, OneOf, PathUnder, Prefix, Range, UrlUnder, admits
-from lictor.model import Impact, InputInvalid, Json, Review, Tool, ToolKey, canonical, take
+from lictor.model import Impact, Review, Tool, ToolKey
 from lictor.ports import Known
 from lictor.schema import compile
 

@@ -9,7 +9,7 @@ import rfc8785
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lictor.model import MAX_INTEGER, Json, canonical, digest, take
+from lictor.canonical import MAX_INTEGER, Json, canonical, digest, take
 
 SCALARS = (
     st.none()

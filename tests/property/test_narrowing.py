@@ -8,6 +8,7 @@ from decimal import Decimal
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from lictor.canonical import Json
 from lictor.errors import TaskError
 from lictor.grant import Grant
 from lictor.grant import narrower as grant_narrower
@@ -25,7 +26,7 @@ from lictor.limits import (
     parse,
     to_json,
 )
-from lictor.model import Json, ToolKey
+from lictor.model import ToolKey
 
 PATHS = ["/", "/a", "/a/b", "/ab", "a", "a/b", "/a/", "/a/../b"]
 URLS = [

@@ -7,10 +7,11 @@ from typing import Any as Anything
 
 import pytest
 
+from lictor.canonical import Json
 from lictor.errors import TaskError
 from lictor.grant import MAX_LINKS, Grant, narrower
 from lictor.limits import Any, Equals, Limit, OneOf, Range
-from lictor.model import Impact, Json, Review, ToolKey
+from lictor.model import Impact, Review, ToolKey
 
 PAY = ToolKey("local", "update_scheduled_transaction")
 READ = ToolKey("local", "read_file")

@@ -6,6 +6,7 @@ from decimal import Decimal
 
 import pytest
 
+from lictor.canonical import Json
 from lictor.errors import ConfigError
 from lictor.limits import (
     Any,
@@ -22,7 +23,6 @@ from lictor.limits import (
     parse,
     to_json,
 )
-from lictor.model import Json
 
 RENT = Range(Decimal("0.01"), Decimal("500"))
 

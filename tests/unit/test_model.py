@@ -16,15 +16,22 @@ from uuid import UUID
 import pytest
 from pydantic import BaseModel
 
-from lictor.model import (
+from lictor.canonical import (
     MAX_BYTES,
     MAX_DEPTH,
     MAX_INTEGER,
     MAX_NODES,
+    InputInvalid,
+    canonical,
+    digest,
+    frozen,
+    take,
+    thawed,
+)
+from lictor.model import (
     Decision,
     Enforcement,
     Impact,
-    InputInvalid,
     Kind,
     Outcome,
     Principal,
@@ -32,12 +39,7 @@ from lictor.model import (
     Tool,
     ToolKey,
     Verdict,
-    canonical,
     derived_id,
-    digest,
-    frozen,
-    take,
-    thawed,
     ulid,
 )
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from lictor import schema
-from lictor.model import InputInvalid, Json
+from lictor.canonical import InputInvalid, Json
 from lictor.schema import MAX_SCHEMA_BYTES, SchemaRefused, compile
 
 PERSON = {"type": "object", "properties": {"name": {"type": "string"}}}

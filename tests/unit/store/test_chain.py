@@ -8,8 +8,8 @@ import sqlite3
 
 import pytest
 
+from lictor.canonical import canonical
 from lictor.errors import StoreError
-from lictor.model import canonical
 from lictor.ports import Entry
 
 

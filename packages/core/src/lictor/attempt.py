@@ -6,7 +6,8 @@ import hashlib
 from dataclasses import dataclass, field
 from typing import NoReturn
 
-from lictor.model import Arguments, Decision, Json, Principal, ToolCall
+from lictor.canonical import Arguments, Json
+from lictor.model import Decision, Principal, ToolCall
 from lictor.ports import Answer, GrantFacts, Known
 from lictor.session import Reservation
 from lictor.task import Task

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-from lictor.model import MAX_DEPTH
+from lictor.canonical import MAX_DEPTH
 
 MAX_LINKS: Final = 200
 """Longest way through references and nested schemas."""

@@ -20,9 +20,10 @@ from types import MappingProxyType
 from typing import Final, TypeAlias
 
 from lictor import limits as algebra
+from lictor.canonical import Json, canonical
 from lictor.errors import ConfigError, TaskError
 from lictor.limits import Limit, admits
-from lictor.model import UNITS, Json, Review, ToolKey, canonical, ulid
+from lictor.model import UNITS, Review, ToolKey, ulid
 
 MAX_LINKS: Final = 8
 MAX_SPEND: Final = Decimal("922337203685477")

@@ -21,8 +21,8 @@ from decimal import Decimal, InvalidOperation
 from typing import Final, TypeAlias
 
 from lictor import forms
+from lictor.canonical import InputInvalid, Json, canonical, take
 from lictor.errors import ConfigError
-from lictor.model import InputInvalid, Json, canonical, take
 
 
 @dataclass(frozen=True, slots=True)

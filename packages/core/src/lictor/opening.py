@@ -17,18 +17,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from lictor.canonical import MAX_INTEGER, InputInvalid, Json, canonical
 from lictor.errors import StoreError, TaskError
 from lictor.grant import Grant, wider
-from lictor.model import (
-    MAX_INTEGER,
-    Assurance,
-    InputInvalid,
-    Json,
-    Kind,
-    Principal,
-    canonical,
-    ulid,
-)
+from lictor.model import Assurance, Kind, Principal, ulid
 from lictor.ports import Clock, Directory, Entry, PutTask, Store, TaskIs, TaskRow, Write
 from lictor.session import Sessions
 from lictor.task import Task

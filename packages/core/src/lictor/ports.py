@@ -17,7 +17,8 @@ from decimal import Decimal
 from types import MappingProxyType
 from typing import Final, Protocol, TypeAlias
 
-from lictor.model import Assurance, Json, Kind, Principal, Review, Tool, ToolKey
+from lictor.canonical import Json
+from lictor.model import Assurance, Kind, Principal, Review, Tool, ToolKey
 
 
 class Clock(Protocol):

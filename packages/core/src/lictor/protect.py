@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
+from lictor.canonical import Json
 from lictor.errors import ConfigError
-from lictor.model import Json
 
 MAX_PATH: Final = 4096
 _PATHLIKE: Final = re.compile(r"[/\\.~$%]")

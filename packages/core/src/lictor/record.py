@@ -18,8 +18,9 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from lictor.attempt import Attempt, RecordKey, encodable
+from lictor.canonical import Json, canonical
 from lictor.errors import PERMIT, REFUSALS
-from lictor.model import Decision, Json, Mode, Outcome, Principal, canonical
+from lictor.model import Decision, Mode, Outcome, Principal
 from lictor.ports import Clock, Entry, Head
 from lictor.telemetry import Decided, Executed, Telemetry
 

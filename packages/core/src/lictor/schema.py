@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final, NoReturn
 
+from lictor.canonical import InputInvalid, Json, thawed
 from lictor.closing import MAX_EXPANSION, SchemaRefused, Walk
-from lictor.model import InputInvalid, Json, thawed
 
 __all__ = ["MAX_SCHEMA_BYTES", "SchemaRefused", "Validator", "compile"]
 

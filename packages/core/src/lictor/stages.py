@@ -25,23 +25,11 @@ from typing import Any, Final, TypeAlias
 
 from lictor import schema
 from lictor.attempt import Attempt, RecordKey, Refuse, encodable
+from lictor.canonical import InputInvalid, Json, canonical, take
 from lictor.catalog import Catalog
 from lictor.drive import Body, Ended, Io, offload
 from lictor.errors import POLICY_STAGE, REFUSALS
-from lictor.model import (
-    UNITS,
-    Assurance,
-    Impact,
-    InputInvalid,
-    Json,
-    Kind,
-    Mode,
-    Principal,
-    ToolCall,
-    canonical,
-    derived_id,
-    take,
-)
+from lictor.model import UNITS, Assurance, Impact, Kind, Mode, Principal, ToolCall, derived_id
 from lictor.ports import Answer, Approvals, Ask, Clock, Directory, GrantFacts, Known, Policy, Query
 from lictor.protect import Protected
 from lictor.schema import Validator

@@ -24,9 +24,10 @@ from contextvars import ContextVar, Token
 from types import TracebackType
 from typing import TYPE_CHECKING, ParamSpec, Protocol, TypeVar
 
+from lictor.canonical import Json
 from lictor.errors import TaskError
 from lictor.grant import Grant
-from lictor.model import Assurance, Json, ToolKey
+from lictor.model import Assurance, ToolKey
 from lictor.ports import GrantFacts
 from lictor.session import Session
 

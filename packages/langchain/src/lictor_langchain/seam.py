@@ -22,9 +22,10 @@ from langchain_core.tools import BaseTool
 from langgraph.errors import GraphBubbleUp
 
 from lictor import Decision, Denied, ToolCall
+from lictor.canonical import InputInvalid, take
 from lictor.errors import Withheld
 from lictor.gate import Gate
-from lictor.model import InputInvalid, Pep, take
+from lictor.model import Pep
 from lictor.task import current
 from lictor_langchain.delegation import acting
 from lictor_langchain.denial import ToolDenied, improper

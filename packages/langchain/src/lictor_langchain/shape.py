@@ -24,8 +24,8 @@ from langchain_core.tools import Tool as SingleInputTool
 from pydantic import BaseModel
 
 from lictor import Tool, ToolKey
+from lictor.canonical import InputInvalid
 from lictor.catalog import origin_of
-from lictor.model import InputInvalid
 
 LOCAL: Final = "local"
 SINGLE: Final = "tool_input"

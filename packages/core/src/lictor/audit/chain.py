@@ -17,8 +17,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
+from lictor.canonical import Json, canonical
 from lictor.errors import ConfigError
-from lictor.model import Json, canonical
 from lictor.ports import Head
 
 _ROOT: Final = bytes(32)

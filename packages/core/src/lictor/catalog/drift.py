@@ -14,8 +14,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from lictor.canonical import Json
 from lictor.forms import visible
-from lictor.model import Json, Tool, ToolKey
+from lictor.model import Tool, ToolKey
 
 if TYPE_CHECKING:
     from lictor.catalog.reviewed import Catalog

@@ -17,10 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from lictor.canonical import Json
 from lictor.catalog.seen import lines, write
 from lictor.errors import ConfigError
 from lictor.forms import visible
-from lictor.model import Json, Tool, ToolKey
+from lictor.model import Tool, ToolKey
 
 if TYPE_CHECKING:
     from lictor.catalog.entries import Entry

@@ -18,7 +18,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from lictor.model import Json, Review, Tool, ToolKey, digest
+from lictor.canonical import Json, digest
+from lictor.model import Review, Tool, ToolKey
 from lictor.ports import Known
 
 

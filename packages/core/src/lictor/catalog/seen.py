@@ -17,7 +17,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
-from lictor.model import Json, Tool, ToolKey
+from lictor.canonical import Json
+from lictor.model import Tool, ToolKey
 
 MAX_SEEN: Final = 5_000
 MAX_DEFINITION: Final = 524_288

@@ -13,9 +13,10 @@ import typer
 
 from lictor import audit
 from lictor.assemble import Project, rehearsal
+from lictor.canonical import Json
 from lictor.cli.shared import DEFAULT, ProjectFile, console, open_project, plain
 from lictor.errors import PERMIT, REFUSALS, ConfigError
-from lictor.model import Decision, Json, Kind, ToolCall, ToolKey
+from lictor.model import Decision, Kind, ToolCall, ToolKey
 from lictor.policy.explain import explain as explain_policy
 from lictor.ports import GrowSession, Known
 from lictor.template import key_of

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from lictor.model import thawed
+from lictor.canonical import thawed
 from lictor.policy.shape import Path
 from lictor.policy.slices import context_path
 from lictor.policy.source import Statement, expressions

@@ -21,7 +21,7 @@ from json.encoder import encode_basestring_ascii
 from operator import attrgetter
 from typing import Any, Final, TypeAlias
 
-from lictor.model import MAX_INTEGER
+from lictor.canonical import MAX_INTEGER
 from lictor.policy.refuse import Refused, checked_text, decimal_text, formed
 from lictor.policy.schema import principal_uid
 from lictor.policy.shape import Path, Record, Scalar, SetOf, Shape

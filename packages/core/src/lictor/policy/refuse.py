@@ -16,7 +16,7 @@ from decimal import Decimal
 from typing import Any, Final
 
 from lictor import forms
-from lictor.model import Json
+from lictor.canonical import Json
 
 MAX_TEXT: Final = 65_536
 """Longest text that a policy may read, in bytes."""

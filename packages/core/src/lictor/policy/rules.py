@@ -22,8 +22,9 @@ from decimal import ROUND_CEILING, ROUND_FLOOR
 from typing import Final
 
 from lictor import forms, limits
+from lictor.canonical import MAX_INTEGER, Json
 from lictor.errors import ConfigError
-from lictor.model import MAX_INTEGER, Json, ToolKey
+from lictor.model import ToolKey
 from lictor.policy.refuse import Refused, decimal_text
 from lictor.policy.shape import Field, Record, Scalar, of_tool
 from lictor.policy.source import Declared, PolicySource

@@ -18,7 +18,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, TypeAlias
 
-from lictor.model import Review, Tool, thawed
+from lictor.canonical import thawed
+from lictor.model import Review, Tool
 
 Path: TypeAlias = tuple[str, ...]
 

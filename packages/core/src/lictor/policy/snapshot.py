@@ -18,8 +18,9 @@ from typing import Any, Final
 
 import cedarpy
 
+from lictor.canonical import digest
 from lictor.errors import ConfigError
-from lictor.model import Kind, Principal, digest
+from lictor.model import Kind, Principal
 from lictor.policy.encode import Encoder
 from lictor.policy.lint import Finding
 from lictor.policy.memo import Memo

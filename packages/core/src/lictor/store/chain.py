@@ -12,8 +12,8 @@ from __future__ import annotations
 import hashlib
 from typing import Final
 
+from lictor.canonical import Json, canonical
 from lictor.errors import StoreError
-from lictor.model import Json, canonical
 from lictor.ports import Entry, Head
 
 VERSION: Final = 1

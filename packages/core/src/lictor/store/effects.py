@@ -19,8 +19,9 @@ from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import Any, Final, cast
 
+from lictor.canonical import canonical, thawed
 from lictor.errors import StoreError
-from lictor.model import Outcome, canonical, thawed
+from lictor.model import Outcome
 from lictor.ports import (
     BudgetFits,
     CallIsNew,

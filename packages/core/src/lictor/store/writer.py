@@ -25,8 +25,9 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
+from lictor.canonical import Json
 from lictor.errors import StoreError
-from lictor.model import Json, ulid
+from lictor.model import ulid
 from lictor.ports import Clock, Committed, Entry, Head, RevisionIs, SettleCall, StartCall
 from lictor.store import files, lifetime
 from lictor.store import statements as s

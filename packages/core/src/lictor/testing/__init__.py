@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from lictor.attempt import RecordKey
+from lictor.canonical import Json
 from lictor.catalog import Catalog
 from lictor.errors import PERMIT
 from lictor.gate import Gate
-from lictor.model import Impact, Json, Mode, Principal, Review, Tool, ToolKey
+from lictor.model import Impact, Mode, Principal, Review, Tool, ToolKey
 from lictor.ports import (
     Answer,
     Approvals,
