@@ -22,7 +22,14 @@ from lictor import ConfigError, Denied, Gate, StoreError, TaskError, ToolCall, a
 from lictor.model import Enforcement, Kind, Mode, Principal, Verdict
 from lictor.ports import Answer, Ask, Committed, Reply, SettleCall, StartCall
 from lictor.task import current
-from lictor.testing import UnsafeApprovals, UnsafeScripted, reviewed, tool_of
+from lictor.testing import (
+    UnsafeAllowAll,
+    UnsafeApprovals,
+    UnsafeScripted,
+    gate_for,
+    reviewed,
+    tool_of,
+)
 
 Make = Callable[..., Any]
 World = Any
@@ -1142,3 +1149,20 @@ def test_who_agreed_to_a_call_has_not_agreed_to_its_repeat(world: Make) -> None:
         assert w.try_(pay(w, "c2")) == "permit"
     told = [any("unknown outcome" in why for why in ask.why) for ask in channel.asked]
     assert told == [False, True]
+
+
+@pytest.mark.attack("X09")
+def test_code_is_not_executed_in_the_agents_own_process(tmp_path: Path) -> None:
+    shell = tool_of("shell", {"command": {"type": "string"}})
+    inside = reviewed(shell, "execute")
+    outside = reviewed(shell, "execute", isolation="container")
+    for n, (known, placement, allowed) in enumerate(
+        [(inside, "p0", False), (outside, "p0", True), (inside, "p1", True)]
+    ):
+        folder = tmp_path / str(n)
+        folder.mkdir()
+        with gate_for(folder, [known], policy=UnsafeAllowAll(), placement=placement) as gate:
+            with gate.task(agent="bot", on_behalf_of="alice", session="s", tools=["shell"]):
+                decision = gate.decide(ToolCall(shell, {"command": "id"}))
+        assert (decision.reason == "permit") is allowed
+        assert allowed or decision.reason == "tool_isolation"

@@ -29,7 +29,7 @@ from lictor.policy.shape import of_tool
 from lictor.ports import Answer, GrantFacts, Known, Query, SessionFacts
 
 SEED = int(os.environ.get("LICTOR_SEED", "3"))
-SETS = 60
+SETS = 105
 CALLS = 100
 BIG = 9223372036854775807
 
@@ -468,7 +468,7 @@ def test_slices_projection_and_memo_change_no_answer(monkeypatch: pytest.MonkeyP
                 hits += answer.hit
                 calls += 1
     print(f"seed {SEED}: {calls} calls, {hits} memo hits, {tally}")
-    assert calls >= 10_000
+    assert sum(tally.values()) >= 10_000, "calls that plain cedarpy decided too"
     assert hits > calls // 3
     assert all(tally.get(code, 0) > 50 for code in ("permit", "no_permit", "policy_denied"))
     assert tally["ask_required"] > 50

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -204,6 +206,80 @@ def test_explain_says_what_is_missing(project: Path, words: list[str], problem: 
         lictor(project, "explain", *words)
 
 
+def test_explain_replays_an_autonomous_denial_as_it_was(tmp_path: Path, project: Path) -> None:
+    with (
+        Gate.from_file(project) as gate,
+        gate.task("pay", agent="bot", autonomous=True, session="s"),
+        pytest.raises(Denied),
+    ):
+        gate.run(ToolCall(PAY, {"to": "bob", "amount": 1}), lambda args: args)
+
+    output = lictor(project, "explain", "last")
+
+    assert "deny (policy_denied), block" in output
+    assert "local/pay: deny (policy_denied)" in output.partition("decided once more")[2]
+    assert "allow (permit)" not in output
+
+
+def test_explain_says_what_it_cannot_show_again(project: Path) -> None:
+    with (
+        Gate.from_file(project) as gate,
+        gate.task(agent="bot", on_behalf_of="alice", session="s", tools=["pay"]),
+        pytest.raises(Denied),
+    ):
+        gate.run(ToolCall(PAY, {"to": "bob", "amount": 1}), lambda args: args)
+
+    output = lictor(project, "explain", "last")
+
+    assert "single conditions cannot be shown: the task was opened without a template" in output
+
+
+def test_explain_takes_declared_labels_only(project: Path) -> None:
+    with pytest.raises(ConfigError, match="no label 'secretive' is declared"):
+        lictor(project, "explain", "local/pay", "--as", "bot", "--label", "secretive")
+
+
+def test_check_prints_policies_as_their_authors_wrote_them(project: Path) -> None:
+    output = lictor(project, "check", "--show")
+
+    assert '\npermit (principal, action in Lictor::Action::"read", resource)\n' in output
+    assert "\\n" not in output
+
+
+def test_check_tells_an_impact_that_is_missing_from_a_definition_that_is(project: Path) -> None:
+    note(project.parent / ".lictor/seen.json", [tool_of("new")])
+    lictor(project, "catalog", "lock")
+
+    output = lictor(project, "check")
+
+    assert "1 tools have no impact yet: local/new" in output
+    assert "\n  mend: write it into catalog.toml" in output
+
+
+def test_check_says_that_the_store_cannot_be_written(project: Path) -> None:
+    project.write_text('state = "catalog.toml/state"\n' + LICTOR)
+
+    assert "cannot be written, so no call could be recorded" in lictor(project, "check")
+
+
+@pytest.mark.parametrize(
+    ("edit", "problem", "mend"),
+    [
+        (("amount = {", "amont = {"), "'amont' is no argument", "did you mean amount"),
+        (('owner = "alice"', 'owner = "alise"'), "'alise' is no user", "users.alise"),
+        (("[users.alice]", '[users.alice]\ntenant = "other"'), "another tenant", "one tenant"),
+    ],
+)
+def test_names_that_lead_nowhere_do_not_load(
+    project: Path, edit: tuple[str, str], problem: str, mend: str
+) -> None:
+    project.write_text(LICTOR.replace(*edit))
+
+    with pytest.raises(ConfigError, match=problem) as found:
+        lictor(project, "check")
+    assert mend in found.value.mend
+
+
 def test_catalog_lock_adds_a_new_tool_denied_and_moves_only_accepted_pins(project: Path) -> None:
     changed = tool_of("look", {"n": {"type": "integer"}, "all": {"type": "boolean"}})
     note(project.parent / ".lictor/seen.json", [changed, tool_of("new")])
@@ -251,6 +327,38 @@ def test_audit_verify_finds_an_edited_record(project: Path, tmp_path: Path) -> N
     output = lictor(project, "audit", "verify", "--file", str(tmp_path / "out.jsonl"), ends=1)
 
     assert "DAMAGED" in output
+
+
+def test_audit_verify_of_what_is_no_export_is_told_in_words(project: Path, tmp_path: Path) -> None:
+    (tmp_path / "picture").write_bytes(bytes(range(256)) * 4)
+
+    with pytest.raises(ConfigError, match="cannot be read"):
+        lictor(project, "audit", "verify", "--file", str(tmp_path / "missing"))
+    output = lictor(project, "audit", "verify", "--file", str(tmp_path / "picture"), ends=1)
+    assert "DAMAGED" in output
+
+
+def test_audit_export_goes_on_behind_a_damaged_record(project: Path, tmp_path: Path) -> None:
+    calls(project, (LOOK, {"n": 1}), (PAY, {"to": "bob", "amount": 1}))
+    whole = lictor(project, "audit", "export").splitlines()
+    with closing(sqlite3.connect(project.parent / ".lictor/lictor.db")) as db, db:
+        db.execute("UPDATE record SET body = CAST('{' AS BLOB) WHERE seq = 3")
+
+    torn = lictor(project, "audit", "export").splitlines()
+    (tmp_path / "out.jsonl").write_text("\n".join(torn))
+
+    assert len(torn) == len(whole)
+    assert torn[3:] == whole[3:]
+    verified = lictor(project, "audit", "verify", "--file", str(tmp_path / "out.jsonl"), ends=1)
+    assert "line 3 is torn" in verified
+
+
+@pytest.mark.parametrize("words", [("--model", "nope"), ("--report", "/proc/none/report.json")])
+def test_the_demo_tells_wrong_options_in_words(words: tuple[str, str]) -> None:
+    with pytest.raises(ConfigError, match=words[0]):
+        done = CliRunner().invoke(app, ["demo", *words])
+        if done.exception is not None:
+            raise done.exception
 
 
 def test_an_error_is_told_in_words_and_ends_with_2(

@@ -7,6 +7,7 @@ import gc
 import threading
 from collections.abc import Callable
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from lictor.catalog import read_seen
 from lictor.gate import Probed
 from lictor.model import ToolKey
 from lictor.ports import Answer
-from lictor.testing import DenyAll, UnsafeScripted, tool_of
+from lictor.testing import DenyAll, UnsafeScripted, gate_for, reviewed, tool_of
 
 Make = Callable[..., Any]
 World = Any
@@ -277,3 +278,29 @@ def test_closing_twice_is_fine(world: Make) -> None:
     with w.gate:
         pass
     w.gate.close()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"tools": [5]},
+        {"tools": ["look"], "limits": 5},
+        {"tools": ["look"], "limits": {"look": 5}},
+        {"agent": None},
+        {"agent": ""},
+        {"session": 5},
+        {"session": ""},
+        {"grace": "x"},
+        {"grace": float("nan")},
+        {"grace": -1},
+        {"tenant": ""},
+    ],
+    ids=str,
+)
+def test_a_task_is_not_opened_from_values_of_another_kind(
+    tmp_path: Path, wrong: dict[str, Any]
+) -> None:
+    given: dict[str, Any] = {"agent": "bot", "on_behalf_of": "alice", **wrong}
+
+    with gate_for(tmp_path, [reviewed(tool_of("look"))]) as gate, pytest.raises(TaskError):
+        gate.task(**given)

@@ -9,6 +9,7 @@ Rules enforced here:
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import os
 import secrets
@@ -17,12 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from lictor import schema
 from lictor import settings as settings_file
 from lictor.attempt import RecordKey
 from lictor.catalog import Catalog
 from lictor.errors import ConfigError
 from lictor.gate import Gate
-from lictor.model import Mode
+from lictor.model import Kind, Mode
 from lictor.policy import CedarPolicy, Declared, PolicySource, compile_rules, guardrail
 from lictor.ports import Approvals, Clock
 from lictor.protect import Protected, refuse_unsafe
@@ -125,8 +127,44 @@ def read(path: Path) -> Project:
             str(path), "there is no policy at all", 'guardrails = "starter@1", or add policies/'
         )
     policy = CedarPolicy.load(tools=tools, sources=tuple(sources), declared=declared)
+    _check_owners(path, settings)
     templates = {name: template_of(name, part, path.name) for name, part in settings.tasks.items()}
+    for name, template in templates.items():
+        _check_limits(f"{path.name}: tasks.{name}", template, catalog)
     return Project(path, settings, catalog, tuple(sources), declared, policy, templates)
+
+
+def _check_owners(path: Path, settings: Settings) -> None:
+    directory = LocalDirectory(settings)
+    for name, agent in settings.agents.items():
+        if not agent.owner:
+            continue
+        owner = directory.principal(Kind.USER, agent.owner)
+        where, mend = f"{path}: agents.{name}.owner", f"add [users.{agent.owner}], or mend the name"
+        if owner is None:
+            near = ", ".join(directory.near(Kind.USER, agent.owner)) or "none"
+            raise ConfigError(where, f"{agent.owner!r} is no user (known: {near})", mend)
+        if owner.tenant != (agent.tenant or settings.tenant):
+            problem = f"{agent.owner!r} belongs to another tenant ({owner.tenant})"
+            raise ConfigError(where, problem, "an agent and its owner share one tenant")
+
+
+def _check_limits(where: str, template: Template, catalog: Catalog) -> None:
+    """A limit on an argument that the tool does not have would deny every call."""
+    for key, named in template.limits.items():
+        known = catalog.known(key)
+        if known is None:
+            continue
+        arguments = schema.compile(known.tool.input_schema).arguments
+        real = frozenset(arguments) | frozenset(known.review.inputs)
+        for name in named:
+            if name not in real:
+                near = difflib.get_close_matches(name, real, n=3) or sorted(real)
+                raise ConfigError(
+                    f"{where}.limits.{key}",
+                    f"{name!r} is no argument of the tool",
+                    f"did you mean {' or '.join(near)}?" if near else "it takes no arguments",
+                )
 
 
 def declare(settings: Settings, catalog: Catalog) -> Declared:

@@ -29,6 +29,8 @@ from lictor.template import Template, keys_of, limits_of
 
 RESUME_SECONDS: Final = 10.0
 
+MAX_GRACE: Final = 3600
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Opener:
@@ -60,6 +62,7 @@ class Opener:
         grace: float,
     ) -> Task:
         """A root task; see `Gate.task`."""
+        _check_types(agent, on_behalf_of, tenant, session, grace)
         part = self._template(template)
         autonomous = autonomous or (on_behalf_of is None and part.autonomous)
         chain = self._parties(agent, on_behalf_of, tenant, autonomous=autonomous)
@@ -345,3 +348,18 @@ class Opener:
                 raise TaskError(f"the task cannot be recorded: {error}") from error
             with contextlib.suppress(Exception):
                 self.telemetry.degraded(str(error))
+
+
+def _check_types(
+    agent: object, user: object, tenant: object, session: object, grace: object
+) -> None:
+    """Names come from the program's own data, where a `None` or a number slips in easily."""
+    given = {"agent": agent, "on_behalf_of": user, "tenant": tenant, "session": session}
+    for name, value in given.items():
+        if value is None and name != "agent":
+            continue
+        if not isinstance(value, str) or not value:
+            raise TaskError(f"{name} must be text that is not empty, not {value!r}")
+    number = isinstance(grace, int | float) and not isinstance(grace, bool)
+    if not number or not 0 <= grace <= MAX_GRACE:  # type: ignore[operator]
+        raise TaskError(f"grace must be seconds from 0 to {MAX_GRACE}, not {grace!r}")

@@ -146,9 +146,7 @@ def refuse_unsafe(path: Path) -> Path:
             f'Gate.from_file(Path(__file__).with_name("{path.name}").resolve())',
         )
     if not path.exists():
-        raise ConfigError(
-            str(path), "does not exist", "write it (docs/quickstart in the README shows one)"
-        )
+        raise ConfigError(str(path), "does not exist", "write it (the README shows one)")
     if path.is_symlink():
         raise ConfigError(str(path), "is a symbolic link", f"name {path.resolve()} itself")
     for place in (path, *path.parents):

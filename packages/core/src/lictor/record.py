@@ -74,6 +74,8 @@ class Teller:
             body["grant"] = a.task.grant.id
             body["session"] = a.task.session.conversation
             body["template"] = a.task.grant.template
+            body["autonomous"] = a.task.grant.autonomous
+            body["depth"] = a.task.grant.depth
         return self._entry(a, "decision", decision, str(decision.verdict), decision.reason, body)
 
     def _recorded(self, a: Attempt) -> dict[str, Json]:

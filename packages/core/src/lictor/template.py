@@ -53,6 +53,9 @@ def keys_of(texts: Iterable[str]) -> frozenset[ToolKey]:
     """Several of `key_of`; one text is refused, since it would be read letter by letter."""
     if isinstance(texts, str):
         raise TaskError(f"tools must be a list\n  mend: tools=[{texts!r}]")
+    texts = list(texts)
+    if not all(isinstance(text, str) for text in texts):
+        raise TaskError(f'tools must be texts, not {texts!r}\n  mend: tools=["server/name"]')
     return frozenset(map(key_of, texts))
 
 
@@ -64,6 +67,11 @@ def limits_of(
     Raises:
         ConfigError: An unknown operator or an impossible limit.
     """
+    if not isinstance(raw, Mapping) or not all(isinstance(each, Mapping) for each in raw.values()):
+        raise TaskError(
+            f"{where} must be tool → argument → limit\n"
+            '  mend: limits={"pay": {"amount": {"min": 0, "max": 10}}}'
+        )
     return {
         key_of(tool): {
             name: limits.parse(limit, f"{where}.{tool}.{name}") for name, limit in named.items()

@@ -27,6 +27,7 @@ from lictor.audit.chain import (
     absent,
     expected,
 )
+from lictor.canonical import InputInvalid, Json, canonical
 from lictor.errors import ConfigError, StoreError
 from lictor.ports import Head
 
@@ -186,7 +187,7 @@ def _export_new(db: sqlite3.Connection, done: dict[str, int], out: TextIO) -> It
             query = f"{_SELECT} WHERE stream = ? AND seq > ? AND seq <= ? ORDER BY seq LIMIT ?"
             rows = db.execute(query, (stream, done.get(stream, 0), seq, _PAGE)).fetchall()
             for row in rows:
-                out.write(f"{_line(row)}\n")
+                out.write(f"{_exported(row)}\n")
             yield len(rows)
             done[stream] = rows[-1][1] if rows else seq
     out.flush()
@@ -198,6 +199,15 @@ def _read(path: Path, query: str, values: Sequence[object]) -> list[Line]:
             return [_line(row) for row in db.execute(query, values).fetchall()]
         except (sqlite3.Error, ValueError) as error:
             raise _unreadable(path, error) from error
+
+
+def _exported(row: Sequence[Any]) -> str:
+    """A record's line; one that is damaged keeps its place, as text that does not verify."""
+    try:
+        return str(_line(row))
+    except (ValueError, InputInvalid):
+        place: dict[str, Json] = {"stream": str(row[0]), "seq": int(row[1]), "torn": True}
+        return canonical(place).decode()
 
 
 def _line(row: Sequence[Any]) -> Line:

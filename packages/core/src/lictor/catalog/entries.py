@@ -221,6 +221,8 @@ def read_lock(path: Path) -> dict[ToolKey, Tool]:
     """
     try:
         raw = json.loads(text_of(path), object_pairs_hook=_once, parse_constant=_refuse)
+        if not isinstance(raw, dict) or not isinstance(raw.get("tools"), dict):
+            raise ValueError("it is no object with tools")
         if raw.pop("v") != 1 or set(raw) != {"tools"}:
             raise ValueError("it was written by another version")
         tools = {name: Tool.from_definition(each) for name, each in raw["tools"].items()}

@@ -34,8 +34,13 @@ def verify(
     """
     heads = [journal.parse_head(text) for text in expect or ()]
     if exported is not None:
-        with exported.open(encoding="utf-8") as lines:
-            found = journal.verify_lines(lines, expect=heads)
+        try:
+            with exported.open(encoding="utf-8", errors="replace") as lines:
+                found = journal.verify_lines(lines, expect=heads)
+        except OSError as error:
+            raise ConfigError(
+                str(exported), f"cannot be read: {error.strerror}", "name an exported file"
+            ) from None
     else:
         found = journal.verify(open_project(project).store, expect=heads)
     for stream in found.streams:

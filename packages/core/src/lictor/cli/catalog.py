@@ -9,7 +9,15 @@ import typer
 
 from lictor import catalog
 from lictor.assemble import SEEN
-from lictor.cli.shared import DEFAULT, ProjectFile, absolute, console, open_project, plain
+from lictor.cli.shared import (
+    DEFAULT,
+    ProjectFile,
+    absolute,
+    console,
+    open_project,
+    plain,
+    plain_lines,
+)
 from lictor.model import ToolKey
 from lictor.protect import refuse_unsafe
 from lictor.settings import load
@@ -24,7 +32,7 @@ def diff(project: ProjectFile = DEFAULT) -> None:
     found = open_project(project)
     changes = catalog.diff(found.catalog, catalog.read_seen(found.seen))
     for change in changes:
-        console.print(plain(change))
+        console.print(plain_lines(change))
     if changes:
         raise typer.Exit(1)
     console.print("nothing has changed")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Final
@@ -11,10 +12,12 @@ import typer
 
 from lictor.assemble import Project
 from lictor.catalog import read_seen
-from lictor.cli.shared import DEFAULT, ProjectFile, console, open_project, plain
+from lictor.cli.shared import DEFAULT, ProjectFile, console, open_project, plain, plain_lines
 from lictor.errors import StoreError
+from lictor.model import Tool
 
 _AMBIENT: Final = ("AWS_SECRET_ACCESS_KEY", "AZURE_CLIENT_SECRET", "GOOGLE_APPLICATION_CREDENTIALS")
+_LOW: Final = 100_000_000
 _FILES: Final = (".aws/credentials", ".kube/config", ".netrc", ".docker/config.json", ".pgpass")
 
 
@@ -31,7 +34,7 @@ def check(
     )
     if show:
         for source in found.sources:
-            console.print(f"\n// {plain(source.name)}\n{plain(source.text)}")
+            console.print(f"\n// {plain(source.name)}\n{plain_lines(source.text)}")
     for finding in found.policy.findings:
         console.print(
             f"warning: {plain(finding.where)}: {plain(finding.policy)}: "
@@ -39,7 +42,7 @@ def check(
             style="yellow",
         )
     for problem in _problems(found):
-        console.print(f"warning: {plain(problem)}", style="yellow")
+        console.print(f"warning: {plain_lines(problem)}", style="yellow")
     console.print("ok")
 
 
@@ -48,10 +51,17 @@ def _problems(project: Project) -> Iterator[str]:
         yield "observe mode lets calls proceed that policy denies"
     seen = read_seen(project.seen)
     waiting = [key for key in sorted(seen) if _waits(project.catalog.check(seen[key]))]
-    if waiting:
+    unclassified = [key for key in waiting if _unclassified(project, seen[key])]
+    others = [key for key in waiting if key not in unclassified]
+    if others:
         yield (
-            f"{len(waiting)} tools wait for review: {', '.join(map(str, waiting))}\n"
+            f"{len(others)} tools wait for review: {', '.join(map(str, others))}\n"
             "  mend: lictor catalog diff, lictor catalog lock"
+        )
+    if unclassified:
+        yield (
+            f"{len(unclassified)} tools have no impact yet: {', '.join(map(str, unclassified))}\n"
+            f'  mend: write it into {project.settings.catalog}: impact = ["read"]'
         )
     for name, template in project.templates.items():
         for key in sorted(template.tools or ()):
@@ -65,9 +75,23 @@ def _waits(code: str | None) -> bool:
     return code in ("tool_unreviewed", "tool_changed")
 
 
+def _unclassified(project: Project, tool: Tool) -> bool:
+    """Locked as it is, so all that is missing is a person's word."""
+    locked = project.catalog.locked.get(tool.key)
+    return locked is not None and locked.pin == tool.pin
+
+
 def _store(project: Project) -> Iterator[str]:
+    place = next(each for each in (project.state, *project.state.parents) if each.exists())
+    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+        yield f"{place} cannot be written, so no call could be recorded and none would run"
     if not project.store.exists():
         return
+    if not os.access(project.store, os.W_OK):
+        yield f"{project.store} is read-only, so no call could be recorded and none would run"
+    free = shutil.disk_usage(place).free
+    if free < _LOW:
+        yield f"{place} has {free // 1_000_000} MB left; when it is full, every call is denied"
     from lictor.store import open_store
 
     try:

@@ -33,13 +33,33 @@ def demo(
         raise ConfigError(
             "lictor demo", f"{missing} is not installed", 'pip install "lictor[langchain]"'
         ) from None
-    done = module.run(model=model)
+    if report is not None:
+        _writable(report)
+    try:
+        done = module.run(model=model)
+    except (ValueError, ImportError) as error:
+        if model is None:
+            raise
+        raise ConfigError(
+            f"--model {model}", str(error), "provider:name, with its package installed"
+        ) from None
     if report is not None:
         done.write(report)
     _print(done)
     if not done.stopped():
         console.print("\nThis run did not show what the demo claims.", style="bold red")
         raise typer.Exit(1)
+
+
+def _writable(report: Path) -> None:
+    """Fails before the runs, not after them."""
+    try:
+        report.parent.mkdir(parents=True, exist_ok=True)
+        report.open("a", encoding="utf-8").close()
+    except OSError as error:
+        raise ConfigError(
+            f"--report {report}", f"cannot be written: {error.strerror}", "name a file"
+        ) from None
 
 
 def _print(done: Any) -> None:
@@ -60,6 +80,8 @@ def _print(done: Any) -> None:
         console.print("\nspans", style="bold")
         for line in done.spans:
             console.print(f"  {plain(line)}")
+    else:
+        console.print("\nspans: pip install opentelemetry-sdk shows them here")
     found = "intact" if done.audit["ok"] else "DAMAGED"
     console.print(f"\naudit verify: {done.audit['records']} records, {found}")
     console.print("\nnext:", style="bold")

@@ -35,6 +35,7 @@ class _Case:
     template: str | None
     labels: Iterable[str] = ()
     tools: tuple[str, ...] | None = None
+    autonomous: bool = False
 
 
 def explain(
@@ -60,7 +61,11 @@ def explain(
     given = _arguments(known, arguments or ())
     # A call outside any template is asked for by name: the grant then names just this tool.
     tools = (str(key),) if task is None and known.review.effectful else None
-    _decide(found, _Case(key, given, agent, user, task, label or (), tools))
+    for each in label or ():
+        if each not in found.declared.labels:
+            known_labels = ", ".join(sorted(found.declared.labels))
+            raise ConfigError("--label", f"no label {each!r} is declared", f"one of {known_labels}")
+    _decide(found, _Case(key, given, agent, user, task, label or (), tools, user is None))
 
 
 def _recorded(project: Project, what: str) -> None:
@@ -129,22 +134,37 @@ def _again(project: Project, body: Mapping[str, Json]) -> None:
             f"{plain(body['tool'])} name=value --as ..."
         )
         return
-    chain = [text.partition(":") for text in _texts(body.get("chain"))]
-    names = {kind: name.partition("/")[2] for kind, _, name in chain}
     key = ToolKey.parse(str(body["tool"]))
-    if not body.get("template") or project.catalog.known(key) is None:
+    problem = _cannot_replay(project, body, key)
+    if problem:
+        console.print(f"  single conditions cannot be shown: {plain(problem)}")
         return
     console.print("  decided once more, with the policies as they are now:")
-    user = names.get(Kind.USER.lower())
+    chain = [text.partition(":") for text in _texts(body.get("chain"))]
+    names = {kind: name.partition("/")[2] for kind, _, name in chain}
+    autonomous = body.get("autonomous") is True
     case = _Case(
         key,
         arguments,
         names[Kind.AGENT.lower()],
-        user,
+        None if autonomous else names[Kind.USER.lower()],
         str(body["template"]),
         _texts(body.get("labels")),
+        autonomous=autonomous,
     )
     _decide(project, case)
+
+
+def _cannot_replay(project: Project, body: Mapping[str, Json], key: ToolKey) -> str:
+    if project.catalog.known(key) is None:
+        return "the tool is no longer reviewed"
+    if body.get("depth") != 1:
+        return "the call was made under a delegated grant"
+    if body.get("template") not in project.templates:
+        return "the task was opened without a template, or its template is gone"
+    if _texts(body.get("met")):
+        return "a person had answered an ask"
+    return ""
 
 
 def _decide(project: Project, case: _Case) -> None:
@@ -162,7 +182,7 @@ def _decide(project: Project, case: _Case) -> None:
                 on_behalf_of=case.user,
                 tools=case.tools,
                 session=_SESSION,
-                autonomous=case.user is None,
+                autonomous=case.autonomous,
             )
             with opened:
                 decision, query = gate.rehearse(ToolCall(known.tool, case.arguments))

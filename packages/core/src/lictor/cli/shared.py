@@ -30,6 +30,11 @@ def open_project(path: Path) -> Project:
     return read(absolute(path))
 
 
+def plain_lines(text: object) -> str:
+    """The same for text whose line ends are ours or its author's own."""
+    return "\n".join(map(plain, str(text).split("\n")))
+
+
 def plain(text: object) -> str:
     """Text of unknown origin, fit for a terminal: nothing in it moves the cursor or hides."""
     return visible(str(text)).replace("[", "\\[")
