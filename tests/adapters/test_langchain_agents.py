@@ -233,6 +233,48 @@ REMOTE = StructuredTool(
 )
 
 
+class Plain(BaseModel):
+    n: int
+
+
+class Forbidding(Plain):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Allowing(Plain):
+    model_config = ConfigDict(extra="allow")
+
+
+def _anything(**arguments: Any) -> str:
+    RAN.append(arguments)
+    return "fine"
+
+
+@pytest.mark.parametrize(
+    ("schema", "code"),
+    [
+        (Plain, "permit"),
+        (Forbidding, "input_invalid"),
+        (Allowing, "input_invalid"),
+        (REMOTE.args_schema, "input_invalid"),
+    ],
+    ids=["pydantic", "forbid", "allow", "dict"],
+)
+def test_a_field_that_the_tool_does_not_have_never_reaches_it(
+    host: Callable[..., Scene], go: Callable[..., Any], schema: Any, code: str
+) -> None:
+    raw = StructuredTool(name="act", description="Acts.", args_schema=schema, func=_anything)
+    made = host(known(raw, "write"))
+    model = ScriptedModel(script=[calls(("act", {"n": 1, "to": "eve"}))])
+
+    with made.task("act"):
+        go(create_agent(model, [raw], gate=made.gate))
+
+    assert RAN == ([{"n": 1}] if code == "permit" else [])
+    assert made.codes() == [code]
+    assert "eve" not in str(made.lines("decision"))
+
+
 class Aliased(BaseModel):
     model_config = ConfigDict(populate_by_name=True)
 

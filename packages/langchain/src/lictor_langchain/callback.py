@@ -6,6 +6,7 @@ Rules enforced here:
 2. It runs on the caller's thread and its error stops the run: the host is told both.
 3. Only on request, and only for a read whose raw arguments already fit the pinned definition, does
    it authorize; it never sees what comes of it, and the record says `unknown`.
+4. Such a read begins only when what it adds to the session is on disk.
 """
 
 from __future__ import annotations
@@ -16,8 +17,11 @@ from uuid import UUID
 from langchain_core.callbacks import BaseCallbackHandler
 
 from lictor import Denied, Tool, ToolCall, ToolKey
+from lictor.errors import StoreError
 from lictor.gate import Gate
-from lictor.model import Pep
+from lictor.model import Pep, Review
+from lictor.ports import Known
+from lictor.task import current
 from lictor_langchain.denial import ToolDenied
 from lictor_langchain.meeting import meeting, probing
 from lictor_langchain.shape import LOCAL
@@ -74,24 +78,35 @@ class GateCallbackHandler(BaseCallbackHandler):
             tool = Tool.unknown(self._server, name)
             call = ToolCall(tool, dict(inputs or {}), host_id=host_id, pep=_PEP)
             raise ToolDenied(self._gate.refuse(call, "tool_unguarded"))
-        self._hand_over(ToolCall(known, dict(inputs or {}), host_id=host_id, pep=_PEP))
+        call = ToolCall(known.tool, dict(inputs or {}), host_id=host_id, pep=_PEP)
+        self._hand_over(call, known.review)
 
-    def _read(self, name: str) -> Tool | None:
+    def _read(self, name: str) -> Known | None:
         """The reviewed definition, if the tool is nothing but a read."""
         try:
             known = self._gate.catalog.known(ToolKey.checked(self._server, name))
         except ValueError:
             return None
-        return None if known is None or known.review.effectful else known.tool
+        return None if known is None or known.review.effectful else known
 
-    def _hand_over(self, call: ToolCall) -> None:
+    def _hand_over(self, call: ToolCall, review: Review) -> None:
         def body(_: dict[str, object]) -> None:
             raise _Handed
 
         try:
             self._gate.run(call, body)
         except _Handed:
-            # What the read adds to the session must be on disk before the read begins.
             self._gate.store.commit(durable=True).result(10.0)
+            self._demand(review)
         except Denied as denied:
             raise ToolDenied(denied.decision) from None
+
+    def _demand(self, review: Review) -> None:
+        """Refuses a read whose labels the store lost: its failed flush may be over by now."""
+        task = current()
+        row = None
+        if task is not None:
+            row = self._gate.store.session(task.session.tenant, task.session.conversation)
+        labels, sources = (row.labels, row.sources) if row is not None else (set(), set())
+        if not (review.produces <= labels and review.sources <= sources):
+            raise StoreError("what this read adds to the session was not stored", "try again")

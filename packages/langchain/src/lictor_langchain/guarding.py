@@ -5,7 +5,8 @@ Rules enforced here:
 1. The original is left alone; the copy is of the same class to the host and of the same schema.
 2. Interception is proven on every copy, through the host's own path, before it is handed out.
 3. A class that would go around the seam, a provider's tool and a doubled name are refused loudly.
-4. A copy is made once per tool and gate; a guarded tool is never guarded twice.
+4. A copy is made once per tool and gate, unless the tool or the copy was changed since; a guarded
+   tool is never guarded twice.
 """
 
 from __future__ import annotations
@@ -121,7 +122,7 @@ def guarded(tool: BaseTool, gate: Gate, server: str) -> BaseTool:
     with _lock:
         copies = _copies.setdefault(gate, {})
         known = copies.get((id(tool), server))
-        if known is not None and known[0]() is tool and known[1] == _identity(tool):
+        if known is not None and _stands(known, tool, gate):
             return known[2]
         copy = _copy(tool, gate, server)
         key = (id(tool), server)
@@ -137,6 +138,18 @@ _Cached = tuple["weakref.ref[BaseTool]", tuple[int, ...], BaseTool]
 _copies: weakref.WeakKeyDictionary[Gate, dict[tuple[int, str], _Cached]] = (
     weakref.WeakKeyDictionary()
 )
+
+
+def _stands(known: _Cached, tool: BaseTool, gate: Gate) -> bool:
+    """Whether a cached copy still is what guarding the tool would give."""
+    held, identity, copy = known
+    seam = gate.held(copy)
+    return (
+        held() is tool
+        and identity == _identity(tool)
+        and isinstance(seam, Seam)
+        and seam.intact(copy)
+    )
 
 
 def _identity(tool: BaseTool) -> tuple[int, ...]:

@@ -101,8 +101,7 @@ def _to_args_and_kwargs(
     if probing.get():
         return (), {}
     seam = seam_of(self)
-    if not seam.intact(self):
-        raise seam.refuse("tool_unguarded", "it was changed after it was guarded", {}, _met(seam))
+    seam.demand(self)
     try:
         return _bases[type(self)]._to_args_and_kwargs(self, tool_input, tool_call_id)
     except GraphBubbleUp:

@@ -9,7 +9,7 @@ Rules enforced here:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 from langchain.agents.middleware import ModelRequest
@@ -42,14 +42,22 @@ def without(model: Any, allowed: Collection[str], refuse: Refuse) -> Any:
     """The model without the bound tools that nobody allowed."""
     if not isinstance(model, RunnableBinding):
         return model
-    kwargs = dict(model.kwargs)
-    if kwargs.get("tools"):
-        kwargs["tools"] = kept(kwargs["tools"], allowed, refuse)
-        if not kwargs["tools"]:
-            kwargs.pop("tools")
-            kwargs.pop("tool_choice", None)
+    kwargs = _without(model.kwargs, allowed, refuse)
     bound = without(model.bound, allowed, refuse)
     return model.model_copy(update={"kwargs": kwargs, "bound": bound})
+
+
+def _without(
+    settings: Mapping[str, Any], allowed: Collection[str], refuse: Refuse
+) -> dict[str, Any]:
+    """Keyword arguments of a model without the tools that nobody allowed."""
+    left = dict(settings)
+    if left.get("tools"):
+        left["tools"] = kept(left["tools"], allowed, refuse)
+        if not left["tools"]:  # an empty list would clash with the tools the host binds itself
+            left.pop("tools")
+            left.pop("tool_choice", None)
+    return left
 
 
 def kept(tools: Iterable[Any], allowed: Collection[str], refuse: Refuse) -> list[Any]:
@@ -68,10 +76,8 @@ def cleaned(request: ModelRequest[Any], allowed: Collection[str], refuse: Refuse
     changed: dict[str, Any] = {}
     if bound_tools(request.model):
         changed["model"] = without(request.model, allowed, refuse)
-    settings = request.model_settings
-    if settings.get("tools"):
-        tools = kept(settings["tools"], allowed, refuse)
-        changed["model_settings"] = {**settings, "tools": tools}
+    if request.model_settings.get("tools"):
+        changed["model_settings"] = _without(request.model_settings, allowed, refuse)
     return changed
 
 

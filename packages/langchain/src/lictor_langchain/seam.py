@@ -8,7 +8,7 @@ Rules enforced here:
 3. One entry that leads to another inside the same attempt is decided once, by a single-use permit
    for the same arguments.
 4. The host's control flow and cancellation pass through unchanged.
-5. A seam that is no longer ours refuses.
+5. A seam that is no longer ours refuses, at `_run` and `_arun` too.
 """
 
 from __future__ import annotations
@@ -84,6 +84,14 @@ class Seam:
             and _MUST_NOT_BE_SET.isdisjoint(values)
             and all(values.get(name) is gated for name, gated in self.fields.items())
         )
+
+    def demand(self, tool: BaseTool) -> None:
+        """Refuses, on record, an object that is no longer as it was left."""
+        if self.intact(tool):
+            return
+        met = meeting.get()
+        begun = met if met is not None and met.seam is self and met.armed else None
+        raise self.refuse("tool_unguarded", "it was changed after it was guarded", {}, begun)
 
     def refuse(self, reason: str, detail: str, arguments: Any, met: Meeting | None) -> ToolDenied:
         """Records an attempt that ends before or after the tool, and the error that says so."""
@@ -201,7 +209,9 @@ def gated(entry: str, like: Callable[..., Any], seam: Seam | None) -> Callable[.
 
 def _method(enter: Any, entry: str) -> Any:
     def entered(self: BaseTool, *args: Any, **kwargs: Any) -> Any:
-        return enter(seam_of(self), entry, (self,), args, kwargs)
+        seam = seam_of(self)
+        seam.demand(self)
+        return enter(seam, entry, (self,), args, kwargs)
 
     return entered
 
@@ -275,16 +285,21 @@ async def _aenter(
 
 
 def resolved(method: Callable[..., Any]) -> Callable[..., Any]:
-    """The host's own method, with what it would inspect on every call worked out once."""
+    """The host's own method, which goes to `func` and `coroutine`, as long as those are ours.
+
+    What the host would inspect on every call is worked out once.
+    """
     if inspect.iscoroutinefunction(method):
 
-        async def forwarding(*args: Any, **kwargs: Any) -> Any:
-            return await method(*args, **kwargs)
+        async def forwarding(self: BaseTool, *args: Any, **kwargs: Any) -> Any:
+            seam_of(self).demand(self)
+            return await method(self, *args, **kwargs)
 
     else:
 
-        def forwarding(*args: Any, **kwargs: Any) -> Any:  # type: ignore[misc]
-            return method(*args, **kwargs)
+        def forwarding(self: BaseTool, *args: Any, **kwargs: Any) -> Any:  # type: ignore[misc]
+            seam_of(self).demand(self)
+            return method(self, *args, **kwargs)
 
     return _looking_like(forwarding, method)
 
