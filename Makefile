@@ -19,7 +19,7 @@ endif
 .PHONY: demo test check fix bench docs clean
 
 demo: $(VENV)/.runtime  ## the main job twice: unguarded and guarded
-	$(BIN)/lictor demo --report build/demo/report.json
+	$(BIN)/lictor demo
 
 test: $(VENV)/.dev $(BRIDGE)/.ready  ## all tests
 	$(BRIDGE)/bin/python -m pytest tests/adapters/mcp_bridge $(ARGS)

@@ -361,6 +361,17 @@ def test_the_demo_tells_wrong_options_in_words(words: tuple[str, str]) -> None:
             raise done.exception
 
 
+def test_the_demo_leaves_its_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    done = CliRunner().invoke(app, ["demo"])
+
+    assert done.exit_code == 0, done.output
+    report = json.loads((tmp_path / "build/demo/report.json").read_text())
+    assert set(report) >= {"unguarded", "guarded", "decisions", "audit"}
+    assert "report: build/demo/report.json" in done.output
+
+
 def test_an_error_is_told_in_words_and_ends_with_2(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -7,12 +7,14 @@ import os
 import shutil
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
 from lictor.cli.shared import console, plain
 from lictor.errors import ConfigError
+
+REPORT: Final = Path("build/demo/report.json")
 
 
 def demo(
@@ -20,8 +22,8 @@ def demo(
         str | None, typer.Option(help="provider:name of a real model; recorded calls if left out.")
     ] = None,
     report: Annotated[
-        Path | None, typer.Option(help="Write the report as JSON to this file.")
-    ] = None,
+        Path, typer.Option(help="Where the report goes, as JSON.", show_default=True)
+    ] = REPORT,
 ) -> None:
     """Lets an agent do the same job twice, unguarded and guarded, on a real ledger."""
     try:
@@ -33,8 +35,7 @@ def demo(
         raise ConfigError(
             "lictor demo", f"{missing} is not installed", 'pip install "lictor[langchain]"'
         ) from None
-    if report is not None:
-        _writable(report)
+    _writable(report)
     try:
         done = module.run(model=model)
     except (ValueError, ImportError) as error:
@@ -43,9 +44,9 @@ def demo(
         raise ConfigError(
             f"--model {model}", str(error), "provider:name, with its package installed"
         ) from None
-    if report is not None:
-        done.write(report)
+    done.write(report)
     _print(done)
+    console.print(f"\nreport: {plain(report)}")
     if not done.stopped():
         console.print("\nThis run did not show what the demo claims.", style="bold red")
         raise typer.Exit(1)
@@ -58,7 +59,7 @@ def _writable(report: Path) -> None:
         report.open("a", encoding="utf-8").close()
     except OSError as error:
         raise ConfigError(
-            f"--report {report}", f"cannot be written: {error.strerror}", "name a file"
+            f"--report {report}", f"cannot be written: {error.strerror}", "name another file"
         ) from None
 
 
