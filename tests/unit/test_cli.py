@@ -280,6 +280,35 @@ def test_names_that_lead_nowhere_do_not_load(
     assert mend in found.value.mend
 
 
+@pytest.mark.parametrize("name", ["team/deny.cedar", "deny.CEDAR", "no.cedar.txt"])
+def test_a_policy_that_would_not_be_read_does_not_load(project: Path, name: str) -> None:
+    folder = project.parent / "policies"
+    (folder / name).parent.mkdir(parents=True)
+    (folder / "own.cedar").write_text(
+        '@id("a") permit(principal, action, resource) when { false };'
+    )
+    (folder / name).write_text('@id("b") forbid(principal, action, resource);')
+
+    with pytest.raises(ConfigError, match="is not read"):
+        lictor(project, "check")
+
+
+def test_a_rule_for_nobody_does_not_load(project: Path) -> None:
+    project.write_text(LICTOR + '[[rule]]\ntool = "local/pay"\nwho = []\n')
+
+    with pytest.raises(ConfigError, match="who is empty"):
+        lictor(project, "check")
+
+
+def test_a_budget_that_cannot_be_counted_does_not_load(project: Path) -> None:
+    project.write_text(LICTOR.replace("[tasks.open]", '[tasks.open]\nspend = "1.00"'))
+    toml = project.parent / "catalog.toml"
+    toml.write_text(toml.read_text().replace('amount = "amount"\n', ""))
+
+    with pytest.raises(ConfigError, match="names no amount"):
+        lictor(project, "check")
+
+
 def test_catalog_lock_adds_a_new_tool_denied_and_moves_only_accepted_pins(project: Path) -> None:
     changed = tool_of("look", {"n": {"type": "integer"}, "all": {"type": "boolean"}})
     note(project.parent / ".lictor/seen.json", [changed, tool_of("new")])

@@ -249,10 +249,12 @@ def test_a_probe_is_seen_and_runs_nothing(world: Make) -> None:
 def test_a_probe_of_this_context_is_none_of_another(world: Make) -> None:
     w = world()
     found: list[str] = []
-    with w.task() as task, w.gate.probing():
-        thread = threading.Thread(target=task.bind(lambda: found.append(w.try_(w.call(w.look)))))
-        thread.start()
-        thread.join(WAIT)
+    with w.task() as task:
+        elsewhere = task.bind(lambda: found.append(w.try_(w.call(w.look))))
+        with w.gate.probing():
+            thread = threading.Thread(target=elsewhere)
+            thread.start()
+            thread.join(WAIT)
     assert found == ["permit"]
 
 

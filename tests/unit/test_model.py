@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Any
 from uuid import UUID
 
+import pydantic
 import pytest
 from pydantic import BaseModel
 
@@ -276,3 +277,33 @@ def test_ids_sort_by_time_and_retries_share_theirs() -> None:
     assert ulid(1.0) < ulid(2.0)
     assert ulid(1.0) != ulid(1.0)
     assert derived_id("a", "bc") == derived_id("a", "bc") != derived_id("ab", "c")
+
+
+class _Hiding(pydantic.BaseModel):
+    to: str
+    iban: str = pydantic.Field("x", exclude=True)
+    amount: int = 0
+
+    @pydantic.field_serializer("amount")
+    def _small(self, _: int) -> int:
+        return 1
+
+
+def test_a_model_cannot_hide_a_field_that_runs() -> None:
+    taken = take({"p": _Hiding(to="landlord", iban="MALLORY", amount=999)})
+
+    assert taken.view == {"p": {"to": "landlord", "iban": "MALLORY", "amount": 999}}
+
+
+def test_a_secret_inside_a_model_cannot_be_checked() -> None:
+    class Holding(pydantic.BaseModel):
+        token: pydantic.SecretStr
+
+    with pytest.raises(InputInvalid, match="cannot be checked"):
+        take({"p": Holding(token=pydantic.SecretStr("s"))})
+
+
+def test_a_root_model_is_its_root() -> None:
+    numbers = pydantic.RootModel[list[int]]([1, 2])
+
+    assert take({"p": numbers}).view == {"p": [1, 2]}

@@ -24,7 +24,7 @@ from lictor.attempt import RecordKey
 from lictor.catalog import Catalog
 from lictor.errors import ConfigError
 from lictor.gate import Gate
-from lictor.model import Kind, Mode
+from lictor.model import Impact, Kind, Mode
 from lictor.policy import CedarPolicy, Declared, PolicySource, compile_rules, guardrail
 from lictor.ports import Approvals, Clock
 from lictor.protect import Protected, refuse_unsafe
@@ -150,7 +150,16 @@ def _check_owners(path: Path, settings: Settings) -> None:
 
 
 def _check_limits(where: str, template: Template, catalog: Catalog) -> None:
-    """A limit on an argument that the tool does not have would deny every call."""
+    """What a template says must mean something for the tools it names."""
+    for key in sorted(template.tools or ()):
+        known = catalog.known(key)
+        moves = known is not None and Impact.TRANSFER in known.review.impact
+        if known is not None and moves and template.spend is not None and not known.review.amount:
+            raise ConfigError(
+                f"{where}.spend",
+                f"{key} transfers, and its catalog entry names no amount to count",
+                'amount = "..." in catalog.toml',
+            )
     for key, named in template.limits.items():
         known = catalog.known(key)
         if known is None:
@@ -288,4 +297,11 @@ def policy_files(folder: Path, *, wanted: bool = False) -> Sequence[Path]:
     found = sorted(folder.glob("*.cedar")) if folder.is_dir() else []
     if not found:
         raise ConfigError(str(folder), "holds no *.cedar file", "remove it, or add a policy")
+    for entry in sorted(folder.iterdir()):
+        if entry not in found and (entry.is_dir() or ".cedar" in entry.name.lower()):
+            raise ConfigError(
+                str(entry),
+                "is not read: only *.cedar files of the folder itself are policies",
+                "move it out, or name it *.cedar in the folder",
+            )
     return [refuse_unsafe(path) for path in found]

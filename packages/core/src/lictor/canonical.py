@@ -24,7 +24,7 @@ from decimal import Decimal
 from enum import Enum
 from pathlib import PurePath
 from types import MappingProxyType
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 from uuid import UUID
 
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
@@ -210,7 +210,7 @@ class _Walk:
         pydantic = sys.modules.get("pydantic")
         if pydantic is not None and isinstance(value, pydantic.BaseModel):
             copied = value.model_copy(deep=True)
-            return copied, self.take(copied.model_dump(mode="json"), path, depth + 1)[1]
+            return copied, self.take(_fields(copied), path, depth + 1)[1]
         if kind.__module__.startswith("pydantic") and kind.__name__.endswith(("Url", "Dsn")):
             return value, _text(str(value), path)
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -218,6 +218,14 @@ class _Walk:
             fields = {f.name: getattr(copied, f.name) for f in dataclasses.fields(copied)}
             return copied, self.take(fields, path, depth + 1)[1]
         raise InputInvalid(path, f"has a type that cannot be checked ({kind.__qualname__})")
+
+
+def _fields(model: Any) -> object:
+    """What a body can see of a pydantic model: every field, also those a serializer leaves out."""
+    fields = {name: getattr(model, name) for name in type(model).model_fields}
+    if set(fields) == {"root"}:
+        return fields["root"]
+    return {**fields, **(model.model_extra or {})}
 
 
 def _decimal(value: Decimal, path: str) -> Json:

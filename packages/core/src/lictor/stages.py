@@ -197,10 +197,13 @@ class Stages:
     def _spend(self, a: Attempt) -> int:
         """The amount, in 1/10,000; where a budget of spend holds, it must be known."""
         name = a.known.review.amount
+        bound = a.task.grant.max_spend is not None
+        if bound and not name and Impact.TRANSFER in a.known.review.impact:
+            raise Refuse("budget_exceeded", "the catalog names no amount to count")
         value = a.view.get(name) if name else None
         if name and value is None:
             value = self._validator(a).defaults.get(name)
-            if value is None and a.task.grant.max_spend is not None:
+            if value is None and bound:
                 raise Refuse("input_invalid", f"argument {name}: the budget needs the amount")
         return units(value, name)
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import threading
 import time
 from collections import Counter
@@ -271,12 +272,17 @@ class Task:
     def bind(self, function: Callable[P, T]) -> Callable[P, T]:
         """A function that runs under this task in any thread or context.
 
-        For bare threads and executors, which do not inherit context.
+        For bare threads and executors, which do not inherit context. The rest of the context is
+        that of the caller of `bind`: an adapter's knowledge of whose body it is in goes along.
         """
+        captured = contextvars.copy_context()
 
         def bound(*args: P.args, **kwargs: P.kwargs) -> T:
-            with self.here():
-                return function(*args, **kwargs)
+            def inside() -> T:
+                with self.here():
+                    return function(*args, **kwargs)
+
+            return captured.copy().run(inside)
 
         return bound
 

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from pydantic.v1 import ValidationError as ValidationErrorV1
 
 from lictor import Denied
-from lictor_langchain.meeting import Meeting, meeting, probing
+from lictor_langchain.meeting import NO_ID, Meeting, meeting, probing
 from lictor_langchain.seam import Seam, gated, resolved, seam_of
 
 _lock: Final = threading.RLock()
@@ -102,6 +102,8 @@ def _to_args_and_kwargs(
         return (), {}
     seam = seam_of(self)
     seam.demand(self)
+    if tool_call_id == "":
+        raise seam.refuse("input_invalid", NO_ID, tool_input, _met(seam))
     try:
         return _bases[type(self)]._to_args_and_kwargs(self, tool_input, tool_call_id)
     except GraphBubbleUp:

@@ -12,10 +12,12 @@ import contextlib
 from collections.abc import Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from lictor import Decision
 from lictor.task import Task
+
+NO_ID: Final = "the model's call has no id, so neither its origin nor a replay can be recognised"
 
 
 @dataclass(slots=True, eq=False)

@@ -30,7 +30,7 @@ from lictor_langchain import provider
 from lictor_langchain.delegation import Delegation, acting
 from lictor_langchain.denial import ToolDenied, Unguardable, message
 from lictor_langchain.guarding import guarded
-from lictor_langchain.meeting import Watch, setting, watching
+from lictor_langchain.meeting import NO_ID, Watch, setting, watching
 from lictor_langchain.seam import PEP, seam_of
 from lictor_langchain.shape import LOCAL
 
@@ -101,6 +101,8 @@ class GateMiddleware(AgentMiddleware[Any, Any, Any]):
 
     def _prepared(self, request: ToolCallRequest) -> ToolCallRequest:
         call, tool = request.tool_call, request.tool
+        if not call["id"]:
+            raise self._refused(call, "input_invalid", NO_ID)
         if tool is None:
             raise self._refused(call, "tool_unknown", "no tool of the agent has this name")
         if tool.name != call["name"]:

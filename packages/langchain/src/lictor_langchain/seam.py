@@ -83,6 +83,7 @@ class Seam:
             and tool.name == self.shape.tool.key.name
             and _MUST_NOT_BE_SET.isdisjoint(values)
             and all(values.get(name) is gated for name, gated in self.fields.items())
+            and all(values.get(name) is self.fields.get(name) for name in ("func", "coroutine"))
         )
 
     def demand(self, tool: BaseTool) -> None:

@@ -123,7 +123,8 @@ def _compile(rule: Mapping[str, object], here: str, known: Known, declared: Decl
             )
             raise ConfigError(at, problem, _nearest(name, fields))
         parts.append(_limit(limits.parse(raw, at), fields[name], at))
-    return _Rule(_who(rule.get("who", []), here, declared), _all(parts), otherwise)
+    who = _who(rule["who"], here, declared) if "who" in rule else ""
+    return _Rule(who, _all(parts), otherwise)
 
 
 def _policies(tool: str, rules: Sequence[_Rule]) -> Iterable[str]:
@@ -203,6 +204,9 @@ def _who(raw: object, here: str, declared: Declared) -> str:
     names = [raw] if isinstance(raw, str) else raw
     if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
         raise ConfigError(here, "who is no name or list of names", 'write who = ["alice", "bot"]')
+    if not names:
+        problem = "who is empty, which would be nobody"
+        raise ConfigError(here, problem, "leave who out for everybody, or name somebody")
     people: list[str] = []
     agents: list[str] = []
     for name in names:
