@@ -307,3 +307,10 @@ def test_a_root_model_is_its_root() -> None:
     numbers = pydantic.RootModel[list[int]]([1, 2])
 
     assert take({"p": numbers}).view == {"p": [1, 2]}
+
+
+def test_a_model_with_a_field_called_root_is_no_root_model() -> None:
+    class Tree(pydantic.BaseModel):
+        root: str
+
+    assert take({"p": Tree(root="oak")}).view == {"p": {"root": "oak"}}

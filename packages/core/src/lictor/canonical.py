@@ -222,9 +222,9 @@ class _Walk:
 
 def _fields(model: Any) -> object:
     """What a body can see of a pydantic model: every field, also those a serializer leaves out."""
+    if isinstance(model, sys.modules["pydantic"].RootModel):
+        return model.root
     fields = {name: getattr(model, name) for name in type(model).model_fields}
-    if set(fields) == {"root"}:
-        return fields["root"]
     return {**fields, **(model.model_extra or {})}
 
 
