@@ -23,6 +23,7 @@ LAYERS = [
     {"closing", "forms", "telemetry_names"},
     {"limits", "schema"},
     {
+        "approval",
         "audit",
         "catalog",
         "grant",

@@ -6,9 +6,9 @@ import hashlib
 from dataclasses import dataclass, field
 from typing import NoReturn
 
-from lictor.canonical import Arguments, Json
+from lictor.canonical import Arguments, Json, canonical
 from lictor.model import Decision, Principal, ToolCall
-from lictor.ports import Answer, GrantFacts, Known
+from lictor.ports import Answer, GrantFacts, Known, Reply
 from lictor.session import Reservation
 from lictor.task import Task
 from lictor.telemetry_event import NO_IDS, Ids
@@ -91,6 +91,7 @@ class Attempt:
         held: The session reservation.
         answered: The policy's answer.
         met: Asks answered so far.
+        answers: Stored asks whose answers this attempt rests on, and will use up.
         repeat: An equal call ended `unknown`: a person must agree to repeat it.
         turn: The session's turn is ours.
         observed: The refusal that observe mode lets proceed.
@@ -118,6 +119,7 @@ class Attempt:
     held: Reservation | None = None
     answered: Answer | None = None
     met: frozenset[str] = frozenset()
+    answers: tuple[Reply, ...] = ()
     repeat: bool = False
     turn: bool = False
     observed: Refuse | None = None
@@ -168,6 +170,18 @@ class Attempt:
     def effectful(self) -> bool:
         """Unknown tools count as effectful."""
         return self.found is None or self.found.review.effectful
+
+
+def recorded(a: Attempt, key: RecordKey) -> dict[str, Json]:
+    """Recordable arguments in clear, the others of an effect as keyed digests."""
+    recordable = a.known.review.recordable if a.found is not None else ()
+    told: dict[str, Json] = {}
+    for name, value in a.view.items():
+        if name in recordable:
+            told[name] = value
+        elif a.effectful:
+            told[name] = {"digest": key.digest(canonical([name, value]))}
+    return told
 
 
 def encodable(text: str) -> str:

@@ -31,10 +31,22 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Io:
-    """Wait for this future, at most so many seconds."""
+    """Wait for this future, at most so many seconds.
+
+    Attributes:
+        future: What to wait for.
+        seconds: How long.
+        stop: Tells whoever works on it that nobody waits any more.
+    """
 
     future: Future[Any]
     seconds: float
+    stop: Callable[[], None] | None = None
+
+    def stopped(self) -> None:
+        """The wait is over before the work is."""
+        if self.stop is not None:
+            self.stop()
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,9 +164,11 @@ def wait(command: Io) -> tuple[Ended, BaseException | None]:
     try:
         error = command.future.exception(command.seconds)
     except Exception as late:
+        command.stopped()
         return Ended(Outcome.FAILED, error=late), None
     except BaseException as stop:
         # Ctrl-C while a commit is on its way to the disk: learn how it ended, then stop.
+        command.stopped()
         ended, again = wait(command)
         return Ended(ended.outcome, ended.value, ended.error, interrupted=True), again or stop
     if error is not None:
@@ -204,7 +218,9 @@ async def _await(command: Io) -> tuple[Ended, BaseException | None]:
             await asyncio.wait({waiter}, timeout=left)
         except asyncio.CancelledError as cancelled:
             stop = cancelled
+            command.stopped()
     if not waiter.done():
+        command.stopped()
         waiter.add_done_callback(lambda late: late.cancelled() or late.exception())  # heard, late
         return Ended(Outcome.FAILED, error=TimeoutError(), interrupted=stop is not None), stop
     error = asyncio.InvalidStateError() if waiter.cancelled() else waiter.exception()

@@ -259,6 +259,12 @@ REFUSALS: Final[dict[str, Refusal]] = {
         "open the task for the tenant that owns the tool",
         "tenant",
     ),
+    "config_changed": Refusal(
+        f"The rules have changed on disk, so nothing may be done now. {_STOP}",
+        "A file that the gate was made from is no longer what was loaded, and not merely narrower.",
+        "lictor check; put the file back, or restart the program to use it as it is",
+        "protected",
+    ),
     "protected": Refusal(
         f"That location is protected. {_STOP}",
         "An argument leads to the gate's own files, environment or listeners.",
@@ -305,14 +311,20 @@ REFUSALS: Final[dict[str, Refusal]] = {
     ),
     "ask_unavailable": Refusal(
         f"A person would have to agree to this, and nobody can be asked. {_STOP}",
-        "The call needs a confirm or an approval and the gate has no channel for it.",
-        "limit the call's target and amount in the task, or connect an approvals channel",
+        "The call needs a confirm or an approval and nobody can be asked for it.",
+        "lictor watch (in another terminal), or limit the call's target and amount in the task",
         "ask",
     ),
     "ask_rejected": Refusal(
         f"The person who was asked did not agree. {_STOP}",
-        "The confirm or approval was rejected or expired.",
-        "ask the person why",
+        "The confirm or approval was rejected; the same call is not asked again in this task.",
+        "ask the person why, or open another task",
+        "ask",
+    ),
+    "ask_unanswered": Refusal(
+        f"A person was asked and did not answer. {_STOP}",
+        "The question stood for its time and nobody answered it.",
+        "run it again while somebody is there: lictor watch",
         "ask",
     ),
     "contention": Refusal(

@@ -22,6 +22,7 @@ from types import TracebackType
 from typing import TypeVar
 
 from lictor import drive
+from lictor.approval import Desk
 from lictor.attempt import RecordKey
 from lictor.catalog import Catalog
 from lictor.model import Decision, Mode, Principal, Tool, ToolCall, ToolKey
@@ -103,7 +104,7 @@ class Gate:
             key=key,
             keeper=self._opener,
             clock=clock,
-            approvals=approvals,
+            approvals=None if approvals is None else Desk(store, approvals, key.digest, clock),
             protected=protected or Protected(()),
             mode=mode,
             placement=placement,

@@ -34,6 +34,7 @@ from lictor.model import (
     ulid,
 )
 from lictor.ports import (
+    AskIs,
     BudgetFits,
     CallIsNew,
     CallRow,
@@ -47,6 +48,7 @@ from lictor.ports import (
     StartCall,
     Store,
     TaskIs,
+    UseAsk,
     Write,
 )
 from lictor.record import Teller
@@ -133,7 +135,12 @@ class Pipeline:
         session = a.task.session
         if self.store.unknown(session.tenant, session.conversation, a.digest) and not a.repeat:
             a.repeat = True
-            a.met -= {"confirm:user"}  # who agreed to the call did not know that it is a repeat
+            self._forget(a)  # who agreed to the call did not know that it is a repeat
+
+    @staticmethod
+    def _forget(a: Attempt) -> None:
+        """What people have said does not count here; they are asked anew."""
+        a.met, a.answers = frozenset(), ()
 
     def _authorize(self, a: Attempt) -> Stage:
         self.stages.examine(a)
@@ -164,7 +171,7 @@ class Pipeline:
             raise Refuse("task_ended")
         started = False
         try:
-            if not a.effectful:
+            if not a.effectful and not a.answers:
                 future = self.store.commit(entries=(entry,), durable=False)
                 if self.store.behind:  # no faster than the disk, but no refusal either
                     written = yield Io(future, COMMIT_SECONDS)
@@ -188,37 +195,50 @@ class Pipeline:
     def _commit_intent(
         self, a: Attempt, decision: Decision, entry: Entry
     ) -> Generator[Io, Ended, Committed | None]:
-        task, session = a.task, a.task.session
-        counts = session.started(a.reservation)
-        row = CallRow(
-            decision.call_id, "started", a.digest, str(decision.tool), task.id, decision.id
-        )
-        writes: tuple[Write, ...] = (
-            StartCall(row, session.tenant, session.conversation, a.spend),
-            counts,
-        )
+        session = a.task.session
+        counts = session.started(a.reservation) if a.effectful else None
+        writes = self._writes(a, decision, counts)
+
+        def not_stored() -> None:
+            if counts is not None:
+                session.not_stored(counts)
+
         try:
             future = self.store.commit(self._guards(a, decision), writes, (entry,), durable=True)
         except BaseException:
-            session.not_stored(counts)
+            not_stored()
             raise
         ended = yield Io(future, COMMIT_SECONDS)
         if ended.error is not None:
-            session.not_stored(counts)
+            not_stored()
             # The commit may still land: then it started nothing, and says so.
             future.add_done_callback(lambda landed: self._disown(a, decision, counts, landed))
             raise Refuse("record_unavailable", told(ended.error))
         committed: Committed = ended.value
         if committed.moved is not None:
-            session.not_stored(counts)
+            not_stored()
             return committed
         return None
+
+    @staticmethod
+    def _writes(a: Attempt, decision: Decision, counts: GrowSession | None) -> tuple[Write, ...]:
+        uses = tuple(UseAsk(reply.ref, decision.id) for reply in a.answers)
+        if counts is None:
+            return uses
+        session = a.task.session
+        row = CallRow(
+            decision.call_id, "started", a.digest, str(decision.tool), a.task.id, decision.id
+        )
+        return (StartCall(row, session.tenant, session.conversation, a.spend), counts, *uses)
 
     def _guards(self, a: Attempt, decision: Decision) -> tuple[Guard, ...]:
         task, session, grant = a.task, a.task.session, a.task.grant
         agreed = a.repeat and "confirm:user" in a.met
         guards: list[Guard] = [RevisionIs(a.revision), TaskIs(task.id)]
         guards += session.guard(a.reservation, a.answer.reads)
+        guards += [AskIs(reply.ref) for reply in a.answers]
+        if not a.effectful:
+            return tuple(guards)
         guards.append(
             CallIsNew(
                 decision.call_id, a.digest, session.tenant, session.conversation, repeat=agreed
@@ -235,6 +255,8 @@ class Pipeline:
                 self._foresee(a)  # this very call, or another one like it
             case CallIsNew():
                 raise Refuse("already_attempted", f"its first attempt: {committed.detail}")
+            case AskIs():  # another attempt has used the answer, or the task has ended
+                self._forget(a)
             case TaskIs():
                 raise Refuse("task_ended", committed.detail)
             case BudgetFits():

@@ -10,10 +10,11 @@ Rules enforced here:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from decimal import Decimal
+from threading import Event
 from types import MappingProxyType
 from typing import Final, Protocol, TypeAlias
 
@@ -163,7 +164,7 @@ class Policy(Protocol):
         ...
 
 
-# -- approvals ------------------------------------------------------------------------------------
+# -- people ---------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,11 +177,20 @@ class Ask:
         digest: Keyed digest of tool and arguments; the answer counts for this one only.
         task: Task id.
         tenant: Tenant of the task.
-        user: The user it runs for.
+        user: The user it runs for; the owner's name for an autonomous task.
         agent: Who acts.
         tool: What would run.
         arguments: JSON view, to be rendered by the channel.
         why: The `@reason` texts of what demands it.
+        id: Of the stored ask; empty until it is stored.
+        impact: What the tool can do, sorted.
+        recorded: The arguments as they may stand in records.
+        labels: Of the session, this call's reservation included.
+        sources: Who could write what the session has read.
+        assurance: Of the task: `dev` where nobody's identity was established at all.
+        repeat: An equal call has an unknown outcome; the question says so and is another one.
+        expires: Epoch seconds; nobody can answer later.
+        gone: Set, from another thread, when the caller is gone: stop waiting.
     """
 
     kinds: tuple[str, ...]
@@ -193,21 +203,87 @@ class Ask:
     tool: ToolKey
     arguments: Mapping[str, Json]
     why: tuple[str, ...] = ()
+    id: str = ""
+    impact: tuple[str, ...] = ()
+    recorded: Mapping[str, Json] = field(default_factory=lambda: MappingProxyType({}))
+    labels: frozenset[str] = frozenset()
+    sources: frozenset[str] = frozenset()
+    assurance: str = Assurance.ASSERTED.value
+    repeat: bool = False
+    expires: int = 0
+    gone: Event = field(default_factory=Event, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """How an ask stands: `granted`, `rejected` or `pending`; `ref` names the row or person."""
+    """How an ask stands.
+
+    Attributes:
+        state: `granted`, `rejected`, `pending` (somebody can still answer), `expired` (nobody
+            did), or `unavailable` (nobody can be asked).
+        ref: Id of the stored ask.
+        by: Who answered, as far as the channel knows.
+        channel: Where: `terminal`, `watch`, …
+        assurance: How the person was established: `dev`, `asserted` or `verified`.
+        shown: SHA-256 of the text that the person saw, in hex.
+        detail: For developer and operator; of `unavailable`, what to do about it.
+    """
 
     state: str
     ref: str = ""
+    by: str = ""
+    channel: str = ""
+    assurance: str = Assurance.ASSERTED.value
+    shown: str = ""
+    detail: str = ""
 
 
 class Approvals(Protocol):
-    """Asks people."""
+    """A channel to people: it only asks; the gate stores asks, answers and their use."""
+
+    @property
+    def lasting(self) -> bool:
+        """Whether somebody can still answer after the wait, so that the task is suspended."""
+        ...
+
+    def ready(self, ask: Ask) -> str:
+        """Empty if somebody can be asked now; else why not, and what to do about it."""
+        ...
 
     def answer(self, ask: Ask) -> Reply:
-        """Asks, or tells how an earlier ask for the same digest stands. May block."""
+        """Asks, and waits. Called off the event loop."""
+        ...
+
+
+class Reviewer(Protocol):
+    """Asks a person about a tool that nobody has reviewed, at its first call."""
+
+    def review(
+        self, tool: Tool, arguments: Mapping[str, Json], code: str, gone: Event
+    ) -> tuple[Catalog, Policy] | str:
+        """Asks, writes down what was decided, and waits meanwhile. Called off the event loop.
+
+        Args:
+            tool: As it is about to run.
+            arguments: JSON view.
+            code: `tool_unreviewed` or `tool_changed`.
+            gone: Set, from another thread, when the caller is gone: stop waiting.
+
+        Returns:
+            The catalog and policy to decide with from now on, or why nothing was decided.
+        """
+        ...
+
+
+class Catalog(Protocol):
+    """What the stages need of the catalog of reviewed tools."""
+
+    def known(self, key: ToolKey) -> Known | None:
+        """The review and pinned definition, or `None`."""
+        ...
+
+    def check(self, tool: Tool) -> str | None:
+        """Why this very tool may not run, as a reason code, or `None`."""
         ...
 
 
@@ -228,7 +304,7 @@ class Entry:
     """A record before the store gives it its place in the chain.
 
     Attributes:
-        kind: `decision`, `outcome`, `task`, `stream`, `recovery`, `late`.
+        kind: `decision`, `outcome`, `task`, `stream`, `recovery`, `late`, `ask`, `answer`.
         at: Microseconds since the epoch.
         body: What happened; string keys, no floats. Written as canonical JSON (RFC 8785).
         call: Call id, or empty.
@@ -314,6 +390,50 @@ class CallRow:
     decision: str
 
 
+@dataclass(frozen=True, slots=True)
+class AskRow:
+    """An ask as stored.
+
+    Attributes:
+        id: ULID.
+        state: `pending`, `granted`, `rejected`, `expired`, `withdrawn`, or `used`.
+        task: Task id.
+        call: Call id.
+        digest: `Ask.digest`, with `#repeat` behind it where the question was about a repeat.
+        tenant: Tenant.
+        tool: `server/name`.
+        kinds: What was asked.
+        request: What a channel needs to show it, as JSON (`approval.request`); once it is
+            answered, with the arguments only as they may be recorded.
+        asked: Microseconds since the epoch.
+        expires: Epoch seconds.
+        answered: Microseconds since the epoch; 0 until then.
+        by: Who answered.
+        channel: Where.
+        assurance: How the person was established.
+        mac: Binds the answer to this deployment's record key; a row without it proves nothing.
+        decision: Decision that used it.
+    """
+
+    id: str
+    state: str
+    task: str
+    call: str
+    digest: str
+    tenant: str
+    tool: str
+    kinds: tuple[str, ...]
+    request: Mapping[str, Json]
+    asked: int
+    expires: int
+    answered: int = 0
+    by: str = ""
+    channel: str = ""
+    assurance: str = ""
+    mac: str = ""
+    decision: str = ""
+
+
 # Guards: each must hold inside the transaction, or nothing is written.
 
 
@@ -372,7 +492,15 @@ class BudgetFits:
     max_spend: int | None
 
 
-Guard: TypeAlias = RevisionIs | TaskIs | SessionIs | CallIsNew | BudgetFits
+@dataclass(frozen=True, slots=True)
+class AskIs:
+    """The ask is in this state."""
+
+    ask: str
+    state: str = "granted"
+
+
+Guard: TypeAlias = RevisionIs | TaskIs | SessionIs | CallIsNew | BudgetFits | AskIs
 
 
 # Writes: done together, if every guard held.
@@ -416,7 +544,47 @@ class GrowSession:
     spent: int = 0
 
 
-Write: TypeAlias = PutTask | StartCall | SettleCall | GrowSession
+@dataclass(frozen=True, slots=True)
+class PutAsk:
+    """Inserts a pending ask."""
+
+    ask: AskRow
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerAsk:
+    """Settles a pending ask; guard it with `AskIs(ask, "pending")`.
+
+    Attributes:
+        ask: Id.
+        state: `granted`, `rejected`, `expired` or `withdrawn`.
+        request: What stays of the request: without arguments that may not be recorded.
+        at: Microseconds since the epoch.
+        by: Who.
+        channel: Where.
+        assurance: How the person was established.
+        mac: See `AskRow.mac`.
+    """
+
+    ask: str
+    state: str
+    request: Mapping[str, Json]
+    at: int
+    by: str = ""
+    channel: str = ""
+    assurance: str = ""
+    mac: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class UseAsk:
+    """Consumes a granted answer for one decision; guard it with `AskIs(ask)`."""
+
+    ask: str
+    decision: str
+
+
+Write: TypeAlias = PutTask | StartCall | SettleCall | GrowSession | PutAsk | AnswerAsk | UseAsk
 
 
 @dataclass(frozen=True, slots=True)
@@ -497,6 +665,22 @@ class Store(Protocol):
 
     def unknown(self, tenant: str, conversation: str, digest: str) -> bool:
         """Whether an equal call of the session has ended `unknown` (and was not repeated since)."""
+        ...
+
+    def ask(self, ask: str) -> AskRow | None:
+        """An ask as committed."""
+        ...
+
+    def standing(self, task: str, digest: str) -> AskRow | None:
+        """The newest ask of a task for this digest (`AskRow.digest`), whatever its state."""
+        ...
+
+    def asks(self) -> tuple[AskRow, ...]:
+        """All pending asks, the oldest first."""
+        ...
+
+    def ended(self, tasks: Collection[str]) -> frozenset[str]:
+        """Which of these tasks have ended, here or in another process."""
         ...
 
     def close(self) -> None:

@@ -17,11 +17,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
-from lictor.attempt import Attempt, RecordKey, encodable
-from lictor.canonical import Json, canonical
+from lictor.attempt import Attempt, RecordKey, encodable, recorded
+from lictor.canonical import Json
 from lictor.errors import PERMIT, REFUSALS
-from lictor.model import Decision, Mode, Outcome, Principal
-from lictor.ports import Clock, Entry, Head
+from lictor.model import Assurance, Decision, Mode, Outcome, Principal
+from lictor.ports import Clock, Entry, Head, Reply
 from lictor.telemetry import Decided, Executed, Telemetry
 
 MAX_HOST_ID: Final = 256
@@ -63,11 +63,13 @@ class Teller:
         if a.found is not None:
             body["impact"] = _list(sorted(each.value for each in a.known.review.impact))
         if a.taken is not None:
-            body["arguments"] = self._recorded(a)
+            body["arguments"] = recorded(a, self.key)
         if a.answered is not None:
             body["policy"] = a.answer.digest
         if a.held is not None:
             body["labels"] = _list(sorted(a.reservation.facts.labels))
+        if a.answers:
+            body["answers"] = [_answer(reply) for reply in a.answers]
         if a.found_task is not None:
             body["chain"] = _list(map(str, a.chain))
             body["assurance"] = str(a.task.assurance)
@@ -77,17 +79,6 @@ class Teller:
             body["autonomous"] = a.task.grant.autonomous
             body["depth"] = a.task.grant.depth
         return self._entry(a, "decision", decision, str(decision.verdict), decision.reason, body)
-
-    def _recorded(self, a: Attempt) -> dict[str, Json]:
-        """Recordable arguments in clear, the others of an effect as keyed digests."""
-        recordable = a.known.review.recordable if a.found is not None else ()
-        told: dict[str, Json] = {}
-        for name, value in a.view.items():
-            if name in recordable:
-                told[name] = value
-            elif a.effectful:
-                told[name] = {"digest": self.key.digest(canonical([name, value]))}
-        return told
 
     def outcome(self, a: Attempt, decision: Decision, outcome: Outcome, code: str) -> Entry:
         """The record of how an allowed call ended."""
@@ -200,3 +191,14 @@ class Teller:
 
 def _list(texts: Iterable[str]) -> list[Json]:
     return list(texts)
+
+
+def _answer(reply: Reply) -> Json:
+    """Whose answer a decision rests on; `evidence` only where the person was authenticated."""
+    return {
+        "ask": reply.ref,
+        "by": encodable(reply.by),
+        "channel": reply.channel,
+        "assurance": reply.assurance,
+        "evidence": reply.assurance == Assurance.VERIFIED,
+    }

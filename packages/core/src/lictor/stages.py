@@ -24,7 +24,7 @@ from decimal import ROUND_CEILING, Decimal, InvalidOperation
 from typing import Any, Final, TypeAlias
 
 from lictor import schema
-from lictor.attempt import Attempt, RecordKey, Refuse, encodable
+from lictor.attempt import Attempt, RecordKey, Refuse, encodable, recorded
 from lictor.canonical import InputInvalid, Json, canonical, take
 from lictor.catalog import Catalog
 from lictor.drive import Body, Ended, Io, offload
@@ -39,6 +39,7 @@ from lictor.verdicts import permits
 TRIES: Final = 3
 MAX_TOLD: Final = 300
 REPEAT: Final = "An equal call has an unknown outcome: it may have been done already."
+NO_CHANNEL: Final = "this gate has no channel to a person"
 MAX_UNITS: Final = 2**62
 """What sums of amounts still fit, in 64 bits."""
 
@@ -314,36 +315,53 @@ class Stages:
         why = ((REPEAT,) if a.repeat else ()) + answer.texts
         refusal: dict[str, Any] = {"asks": asks, "policies": answer.policies}
         if self.approvals is None:
-            raise Refuse("ask_unavailable", "; ".join(why), **refusal)
-        ask = Ask(
+            raise Refuse("ask_unavailable", "; ".join((*why, NO_CHANNEL)), **refusal)
+        ask, approvals = self._question(a, asks, why), self.approvals
+        ended = yield Io(offload(lambda: approvals.answer(ask)), self.ask_seconds, ask.gone.set)
+        if ended.interrupted:
+            if approvals.lasting:  # the question stays where somebody can still answer it
+                a.task.waits(a.digest)
+            raise Refuse("interrupted")
+        if ended.error is not None:
+            raise Refuse("ask_unavailable", told(ended.error), **refusal)
+        reply = ended.value
+        match reply.state:
+            case "granted":
+                a.task.heard(a.digest)
+                a.answers += (reply,)
+            case "rejected":
+                a.task.heard(a.digest)
+                raise Refuse("ask_rejected", f"{reply.by} at {reply.channel}", **refusal)
+            case "pending":
+                raise Refuse("ask_required", "; ".join(why), pending=True, **refusal)
+            case "expired":
+                raise Refuse("ask_unanswered", reply.detail, **refusal)
+            case "unavailable":
+                raise Refuse("ask_unavailable", "; ".join((*why, reply.detail)), **refusal)
+            case state:
+                raise Refuse("ask_unavailable", f"the channel answered {state!r}", **refusal)
+
+    def _question(self, a: Attempt, asks: tuple[str, ...], why: tuple[str, ...]) -> Ask:
+        facts = a.reservation.facts
+        return Ask(
             kinds=asks,
             call_id=a.call_id,
             digest=a.digest,
             task=a.task.id,
             tenant=a.task.grant.tenant,
-            user=a.task.grant.user,
+            user=a.task.grant.user or a.chain[0].id,
             agent=a.chain[-1].id,
             tool=a.call.tool.key,
             arguments=a.view,
             why=why,
+            impact=tuple(sorted(each.value for each in a.known.review.impact)),
+            recorded=recorded(a, self.key),
+            labels=facts.labels,
+            sources=facts.sources,
+            assurance=str(a.task.assurance),
+            repeat=a.repeat,
+            expires=a.task.grant.expires,
         )
-        approvals = self.approvals
-        ended = yield Io(offload(lambda: approvals.answer(ask)), self.ask_seconds)
-        if ended.interrupted:
-            raise Refuse("interrupted")
-        if ended.error is not None:
-            raise Refuse("ask_unavailable", told(ended.error), **refusal)
-        match ended.value.state:
-            case "granted":
-                a.task.heard(a.digest)
-                return
-            case "rejected":
-                a.task.heard(a.digest)
-                raise Refuse("ask_rejected", ended.value.ref, **refusal)
-            case "pending":
-                raise Refuse("ask_required", "; ".join(why), pending=True, **refusal)
-            case state:
-                raise Refuse("ask_unavailable", f"the channel answered {state!r}", **refusal)
 
 
 def told(error: BaseException | None) -> str:

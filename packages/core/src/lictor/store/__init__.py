@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from typing import Any
 from lictor.errors import StoreError
 from lictor.ports import (
     MAX_PENDING,
+    AskRow,
     CallRow,
     Clock,
     Committed,
@@ -160,15 +161,40 @@ class SqlStore:
         same = {"p_tenant": tenant, "p_conversation": conversation, "p_digest": digest}
         return self._row(s.CALL_UNKNOWN, same) is not None
 
+    def ask(self, ask: str) -> AskRow | None:
+        """An ask as committed."""
+        return _ask_row(self._row(s.ASK_GET, {"p_id": ask}))
+
+    def standing(self, task: str, digest: str) -> AskRow | None:
+        """The newest ask of a task for this digest, whatever its state."""
+        return _ask_row(self._row(s.ASK_STANDING, {"p_task": task, "p_digest": digest}))
+
+    def asks(self) -> tuple[AskRow, ...]:
+        """All pending asks, the oldest first."""
+        rows = self._rows(s.ASKS_PENDING)
+        return tuple(row for row in map(_ask_row, rows) if row is not None)
+
+    def ended(self, tasks: Collection[str]) -> frozenset[str]:
+        """Which of these tasks have ended, here or in another process."""
+        found = {task: self._row(s.TASK_STATE, {"p_id": task}) for task in tasks}
+        return frozenset(task for task, row in found.items() if row and row[0] == "ended")
+
     def close(self) -> None:
         """Writes what waits, marks the stream closed, releases everything. Idempotent."""
         lifetime.remove(self)
         self._writer.close()
 
     def _row(self, statement: Any, values: Mapping[str, object]) -> Any:
+        self._refuse_closed()
+        return self._database.read(lambda sql: sql.row(statement, values))
+
+    def _rows(self, statement: Any) -> Any:
+        self._refuse_closed()
+        return self._database.read(lambda sql: sql.rows(statement, {}))
+
+    def _refuse_closed(self) -> None:
         if self._writer.closed:
             raise StoreError("the store is closed", "open the gate again")
-        return self._database.read(lambda sql: sql.row(statement, values))
 
     # -- around a fork (lifetime.py)
 
@@ -182,3 +208,11 @@ class SqlStore:
         if child:
             later.forked()
             self._writer.reset()
+
+
+def _ask_row(row: Any) -> AskRow | None:
+    if row is None:
+        return None
+    found = list(row)
+    found[7:9] = tuple(json.loads(row[7])), json.loads(row[8])
+    return AskRow(*found)

@@ -9,6 +9,7 @@ Rules enforced here:
 5. A settle is a compare-and-set on `started`; one that comes too late changes nothing and its
    record says `late`.
 6. What a call reserved is given back for `not_started` only.
+7. An answer is used once, by compare-and-set; a task that ends takes its asks and answers with it.
 """
 
 from __future__ import annotations
@@ -16,25 +17,29 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Final, cast
 
 from lictor.canonical import canonical, thawed
 from lictor.errors import StoreError
 from lictor.model import Outcome
 from lictor.ports import (
+    AnswerAsk,
+    AskIs,
     BudgetFits,
     CallIsNew,
     Committed,
     Entry,
     GrowSession,
     Guard,
+    PutAsk,
     PutTask,
     RevisionIs,
     SessionIs,
     SettleCall,
     StartCall,
     TaskIs,
+    UseAsk,
     Write,
 )
 from lictor.store import statements as s
@@ -135,12 +140,19 @@ def _budget(sql: Statements, guard: BudgetFits) -> str | None:
     return None
 
 
+def _ask(sql: Statements, guard: AskIs) -> str | None:
+    row = sql.row(s.ASK_STATE, {"p_id": guard.ask})
+    found = ABSENT if row is None else str(row[0])
+    return None if found == guard.state else found
+
+
 _GUARDS: Final[dict[type, Callable[[Statements, Any], str | None]]] = {
     RevisionIs: _revision,
     TaskIs: _task,
     SessionIs: _session,
     CallIsNew: _call,
     BudgetFits: _budget,
+    AskIs: _ask,
 }
 
 
@@ -165,25 +177,31 @@ def _same(where: CallIsNew | StartCall, digest: str) -> dict[str, object]:
 def _write(
     sql: Statements, chain: Chain, member: Member, write: Write, late: dict[str, str]
 ) -> None:
-    if isinstance(write, PutTask):
-        _put_task(sql, chain, write)
-    elif isinstance(write, StartCall):
-        repeat = any(isinstance(g, CallIsNew) and g.repeat for g in member.guards)
-        _start(sql, chain, write, repeat=repeat)
-    elif isinstance(write, SettleCall):
-        found = settle(sql, write)
-        if found is not None:
-            late[write.call] = found
-    elif isinstance(write, GrowSession):
-        _grow(sql, write)
-    else:
-        raise StoreError(f"unknown write {type(write).__name__}", "use the writes of lictor.ports")
+    match write:
+        case PutTask():
+            _put_task(sql, chain, write)
+        case StartCall():
+            repeat = any(isinstance(g, CallIsNew) and g.repeat for g in member.guards)
+            _start(sql, chain, write, repeat=repeat)
+        case SettleCall():
+            found = settle(sql, write)
+            if found is not None:
+                late[write.call] = found
+        case GrowSession():
+            _grow(sql, write)
+        case PutAsk() | AnswerAsk() | UseAsk():
+            _about_ask(sql, write)
+        case _:
+            name = type(write).__name__
+            raise StoreError(f"unknown write {name}", "use the writes of lictor.ports")
 
 
 def _put_task(sql: Statements, chain: Chain, write: PutTask) -> None:
     task = write.task
     stream = task.stream or chain.stream
     used = {"p_calls": task.calls, "p_spent": task.spent}
+    if task.state == "ended":
+        sql.run(s.ASKS_END, {"p_task": task.id})
     if sql.run(s.TASK_SET, {"p_id": task.id, "p_state": task.state, "p_stream": stream, **used}):
         return
     sql.run(
@@ -263,6 +281,34 @@ def _grow(sql: Statements, write: GrowSession) -> None:
     elif moved or grown:
         more = {f"p_{name}": value for name, value in (sets | counts).items()}
         sql.run(s.SESSION_GROW, {**where, **more, "p_moved": moved})
+
+
+def _about_ask(sql: Statements, write: PutAsk | AnswerAsk | UseAsk) -> None:
+    if isinstance(write, PutAsk):
+        row = asdict(write.ask)
+        row |= {"kinds": _json(list(write.ask.kinds)), "request": _json(write.ask.request)}
+        sql.run(s.ASK_ADD, row)
+        return
+    if isinstance(write, UseAsk):
+        done = sql.run(s.ASK_USE, {"p_id": write.ask, "p_decision": write.decision})
+    else:
+        values = {
+            "p_id": write.ask,
+            "p_state": write.state,
+            "p_request": _json(write.request),
+            "p_answered": write.at,
+            "p_by": write.by,
+            "p_channel": write.channel,
+            "p_assurance": write.assurance,
+            "p_mac": write.mac,
+        }
+        done = sql.run(s.ASK_ANSWER, values)
+    if not done:
+        raise StoreError(f"ask {write.ask} is in another state", "guard it with AskIs")
+
+
+def _json(value: object) -> str:
+    return canonical(thawed(value)).decode()
 
 
 def _union(stored: str, more: frozenset[str]) -> str:

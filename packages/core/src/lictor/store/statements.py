@@ -13,7 +13,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlalchemy import bindparam, case, insert, select, update
 
-from lictor.store.tables import CALL, META, RECORD, SESSION, STREAM, TASK
+from lictor.store.tables import APPROVAL, CALL, META, RECORD, SESSION, STREAM, TASK
 
 _b = bindparam
 
@@ -161,4 +161,42 @@ SESSION_GROW: Final = (
         **_MORE,
     )
     .where(*_OF_SESSION)
+)
+
+ASK_ADD: Final = insert(APPROVAL)
+ASK_GET: Final = select(APPROVAL).where(APPROVAL.c.id == _b("p_id"))
+ASK_STATE: Final = select(APPROVAL.c.state).where(APPROVAL.c.id == _b("p_id"))
+ASK_STANDING: Final = (
+    select(APPROVAL)
+    .where(APPROVAL.c.task == _b("p_task"), APPROVAL.c.digest == _b("p_digest"))
+    .order_by(APPROVAL.c.id.desc())
+)
+ASKS_PENDING: Final = (
+    select(APPROVAL).where(APPROVAL.c.state == _sql("'pending'")).order_by(APPROVAL.c.id)
+)
+ASK_ANSWER: Final = (
+    update(APPROVAL)
+    .values(
+        state=_b("p_state"),
+        request=_b("p_request"),
+        answered=_b("p_answered"),
+        by=_b("p_by"),
+        channel=_b("p_channel"),
+        assurance=_b("p_assurance"),
+        mac=_b("p_mac"),
+    )
+    .where(APPROVAL.c.id == _b("p_id"), APPROVAL.c.state == _sql("'pending'"))
+)
+ASK_USE: Final = (
+    update(APPROVAL)
+    .values(state=_sql("'used'"), decision=_b("p_decision"))
+    .where(APPROVAL.c.id == _b("p_id"), APPROVAL.c.state == _sql("'granted'"))
+)
+ASKS_END: Final = (
+    update(APPROVAL)
+    .values(state=_sql("'withdrawn'"), request=_sql("'{}'"))
+    .where(
+        APPROVAL.c.task == _b("p_task"),
+        APPROVAL.c.state.in_([_sql("'pending'"), _sql("'granted'")]),
+    )
 )

@@ -144,15 +144,50 @@ TASK: Final = Table(
     sqlite_with_rowid=False,
 )
 
+APPROVAL: Final = Table(
+    "approval",
+    METADATA,
+    _text("id", key=True),
+    _text("state"),
+    _text("task"),
+    _text("call"),
+    _text("digest"),
+    _text("tenant"),
+    _text("tool"),
+    _text("kinds"),
+    _text("request"),
+    _number("asked"),
+    _number("expires"),
+    _number("answered"),
+    _text("by"),
+    _text("channel"),
+    _text("assurance"),
+    _text("mac"),
+    _text("decision"),
+    sqlite_with_rowid=False,
+)
+"""Asks and their answers. `mac` binds an answer to the record key: a row by itself is no proof."""
+
+_PENDING = APPROVAL.c.state == sa.text("'pending'")
+Index("approval_pending", APPROVAL.c.id, sqlite_where=_PENDING, postgresql_where=_PENDING)
+Index("approval_standing", APPROVAL.c.task, APPROVAL.c.digest)
+
+_ADDED_LATER: Final = {APPROVAL.name}
+
 
 def _first(connection: sa.Connection) -> None:
-    METADATA.create_all(connection, checkfirst=False)
+    first = [table for table in METADATA.sorted_tables if table.name not in _ADDED_LATER]
+    METADATA.create_all(connection, tables=first, checkfirst=False)
     connection.execute(
         sa.insert(META).values(one=1, schema=0, min_reader=1, generation=1, rev=0),
     )
 
 
-MIGRATIONS: tuple[tuple[Callable[[sa.Connection], None], int], ...] = ((_first, 1),)
+def _approvals(connection: sa.Connection) -> None:
+    APPROVAL.create(connection)
+
+
+MIGRATIONS: tuple[tuple[Callable[[sa.Connection], None], int], ...] = ((_first, 1), (_approvals, 1))
 """Step n takes schema n-1 to n; beside it the oldest schema number that can still read the result.
 
 Expand now, contract a release later: a step that older code survives keeps the older number.

@@ -20,6 +20,7 @@ from lictor.model import Impact, Mode, Principal, Review, Tool, ToolKey
 from lictor.ports import (
     Answer,
     Approvals,
+    Ask,
     Clock,
     Committed,
     Directory,
@@ -102,12 +103,17 @@ class UnsafeApprovals:
 
     def __init__(self, state: str = "granted") -> None:
         self.state = state
-        self.asked: list[object] = []
+        self.lasting = state == "pending"
+        self.asked: list[Ask] = []
 
-    def answer(self, ask: object) -> Reply:
+    def ready(self, ask: Ask) -> str:
+        """Always."""
+        return ""
+
+    def answer(self, ask: Ask) -> Reply:
         """The answer."""
         self.asked.append(ask)
-        return Reply(self.state, "test")
+        return Reply(self.state, by="test", channel="test")
 
 
 class UnsafeStore:

@@ -1,0 +1,225 @@
+"""The desk: between the gate, which needs an answer, and the channel, which reaches a person.
+
+Rules enforced here:
+
+1. An ask is in the store, with its record, before anybody sees it; its answer is a compare-and-set
+   with a record of its own, and is used once, in the transaction of the decision it allows.
+2. An answer counts for one task and one digest. A no stands for the task: nobody is worn down.
+3. A row proves nothing by itself: the answer is bound to this deployment's record key.
+4. Here a person at a terminal or at `lictor watch` is not authenticated, so the answer can only be
+   a `confirm:user`; `approval:` and `four-eyes:` are not asked at all.
+5. Once it is answered, an ask keeps only those arguments that may stand in records.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from typing import Final, TypeAlias
+
+from lictor.canonical import Json, canonical
+from lictor.errors import StoreError
+from lictor.model import Assurance, ulid
+from lictor.ports import (
+    AnswerAsk,
+    Approvals,
+    Ask,
+    AskIs,
+    AskRow,
+    Clock,
+    Entry,
+    PutAsk,
+    Reply,
+    Store,
+)
+
+CONFIRM: Final = "confirm:user"
+COMMIT_SECONDS: Final = 10.0
+Seal: TypeAlias = Callable[[bytes], str]
+"""Keyed digest of bytes; `RecordKey.digest`."""
+
+
+class Desk:
+    """Puts asks before people through one channel. An `Approvals` for the gate's stages."""
+
+    def __init__(
+        self, store: Store, channel: Approvals, key: Seal, clock: Clock = time.time
+    ) -> None:
+        self._store, self._channel, self._key, self._clock = store, channel, key, clock
+
+    @property
+    def lasting(self) -> bool:
+        """Whether somebody can still answer when the wait is over."""
+        return self._channel.lasting
+
+    def ready(self, ask: Ask) -> str:
+        """Why nobody can be asked, or nothing."""
+        unmet = [kind for kind in ask.kinds if kind != CONFIRM]
+        if unmet:
+            return (
+                f"{', '.join(unmet)} needs a person whose identity is proved; a terminal and "
+                "lictor watch prove none, so it cannot be given here"
+            )
+        return self._channel.ready(ask)
+
+    def answer(self, ask: Ask) -> Reply:
+        """Asks, or tells how an earlier ask for the same call of the task stands.
+
+        Raises:
+            StoreError: The ask or its answer cannot be recorded.
+        """
+        row = self._standing(ask)
+        if row is not None and row.state != "pending":
+            return self._told(row)
+        unready = self.ready(ask)
+        if unready:
+            return Reply("unavailable", detail=unready)
+        if row is None:
+            row = self._put(ask)
+        reply = self._channel.answer(replace(ask, id=row.id))
+        if reply.state not in ("pending", "unavailable"):
+            settle(self._store, row, reply, self._key, self._clock())
+        stored = self._store.ask(row.id)
+        if stored is None:
+            raise StoreError(f"ask {row.id} is gone from the store", "lictor audit verify")
+        if stored.state != "pending":
+            return self._told(stored)
+        if reply.state == "unavailable":
+            settle(self._store, row, replace(reply, state="withdrawn"), self._key, self._clock())
+        return replace(reply, ref=row.id)
+
+    def _standing(self, ask: Ask) -> AskRow | None:
+        """An earlier ask that still means something."""
+        row = self._store.standing(ask.task, _digest(ask))
+        if row is None or row.state in ("used", "withdrawn", "expired"):
+            return None
+        if self._clock() >= row.expires:
+            return None
+        return None if set(row.kinds) != set(ask.kinds) else row
+
+    def _told(self, row: AskRow) -> Reply:
+        """What a settled row says, if it says so under our key."""
+        if row.mac != seal(self._key, row):
+            return Reply("unavailable", row.id, detail="the answer's seal is not ours: row edited")
+        if row.state == "granted" and self._clock() >= row.expires:
+            return Reply("expired", row.id)
+        state = row.state if row.state in ("granted", "rejected") else "expired"
+        return Reply(state, row.id, row.by, row.channel, row.assurance)
+
+    def _put(self, ask: Ask) -> AskRow:
+        at = self._clock()
+        row = AskRow(
+            ulid(at),
+            "pending",
+            ask.task,
+            ask.call_id,
+            _digest(ask),
+            ask.tenant,
+            str(ask.tool),
+            ask.kinds,
+            _request(ask, ask.arguments),
+            int(at * 1_000_000),
+            ask.expires or int(at) + 86_400,
+        )
+        body: dict[str, Json] = {
+            "id": row.id,
+            "kinds": list(ask.kinds),
+            "why": list(ask.why),
+            "digest": row.digest,
+            "user": ask.user,
+            "agent": ask.agent,
+            "impact": list(ask.impact),
+            "arguments": dict(ask.recorded),
+            "labels": _list(sorted(ask.labels)),
+        }
+        entry = _entry("ask", at, row, "pending", body)
+        self._store.commit((), (PutAsk(row),), (entry,), durable=True).result(COMMIT_SECONDS)
+        return row
+
+
+def settle(store: Store, row: AskRow, reply: Reply, key: Seal, at: float) -> bool:
+    """Writes down an answer, with its record.
+
+    Args:
+        store: The store.
+        row: The ask, pending.
+        reply: `granted`, `rejected`, `expired` or `withdrawn`.
+        key: Seals the answer.
+        at: Epoch seconds.
+
+    Returns:
+        Whether it was still pending; if not, nothing was written.
+
+    Raises:
+        StoreError: It cannot be written.
+    """
+    done = replace(
+        row, state=reply.state, by=reply.by, channel=reply.channel, assurance=reply.assurance
+    )
+    answered = AnswerAsk(
+        row.id,
+        reply.state,
+        remaining(row.request),
+        int(at * 1_000_000),
+        reply.by,
+        reply.channel,
+        reply.assurance,
+        seal(key, done),
+    )
+    body: dict[str, Json] = {
+        "ask": row.id,
+        "kinds": list(row.kinds),
+        "digest": row.digest,
+        "by": reply.by,
+        "channel": reply.channel,
+        "assurance": reply.assurance,
+        "evidence": reply.assurance == Assurance.VERIFIED,
+        "shown": reply.shown,
+        "took_ms": max(0, int(at * 1_000) - row.asked // 1_000),
+    }
+    entry = _entry("answer", at, row, reply.state, body)
+    guards = (AskIs(row.id, "pending"),)
+    committed = store.commit(guards, (answered,), (entry,), durable=True).result(COMMIT_SECONDS)
+    return committed.moved is None
+
+
+def seal(key: Seal, row: AskRow) -> str:
+    """What binds an answer to the record key: everything that it says, and what it was asked."""
+    state = "granted" if row.state == "used" else row.state
+    said = ["ask", row.id, state, row.task, row.digest, row.by, row.channel, row.assurance]
+    return key(canonical([*said, row.expires, *sorted(row.kinds)]))
+
+
+def remaining(request: Mapping[str, Json]) -> dict[str, Json]:
+    """What stays of a request when it has been answered."""
+    kept = {name: value for name, value in request.items() if name != "arguments"}
+    return {**kept, "arguments": kept.pop("recorded", {})}
+
+
+def _digest(ask: Ask) -> str:
+    return f"{ask.digest}#repeat" if ask.repeat else ask.digest
+
+
+def _request(ask: Ask, arguments: Mapping[str, Json]) -> dict[str, Json]:
+    return {
+        "user": ask.user,
+        "agent": ask.agent,
+        "impact": list(ask.impact),
+        "why": list(ask.why),
+        "labels": _list(sorted(ask.labels)),
+        "sources": _list(sorted(ask.sources)),
+        "assurance": ask.assurance,
+        "repeat": ask.repeat,
+        "arguments": dict(arguments),
+        "recorded": dict(ask.recorded),
+    }
+
+
+def _entry(kind: str, at: float, row: AskRow, state: str, body: Mapping[str, Json]) -> Entry:
+    when = int(at * 1_000_000)
+    return Entry(kind, when, body, row.call, row.tenant, row.task, row.tool, state)
+
+
+def _list(texts: Iterable[str]) -> list[Json]:
+    return list(texts)
