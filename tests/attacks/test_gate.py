@@ -709,8 +709,11 @@ def test_after_unknown_a_person_decides_about_the_repeat_and_only_once(world: Ma
         assert channel.asked == []
         assert w.try_(pay(w, "c2")) == "ask_rejected"
         channel.state = "granted"
-        assert w.try_(pay(w, "c3")) == "permit"
-        assert w.try_(pay(w, "c3")) == "already_attempted"
+        assert w.try_(pay(w, "c3")) == "ask_rejected"  # a no stands for the task
+        assert len(channel.asked) == 1
+    with w.task():
+        assert w.try_(pay(w, "c4")) == "permit"
+        assert w.try_(pay(w, "c4")) == "already_attempted"
     assert len(w.runs) == 1
 
 
@@ -937,7 +940,7 @@ def test_what_was_true_before_the_question_is_looked_at_again_after_the_answer(
     (tmp_path / "home").mkdir()
     (tmp_path / "way").symlink_to(tmp_path)
 
-    class Slow:
+    class Slow(UnsafeApprovals):
         """A person who takes long enough for anything to happen."""
 
         def answer(self, ask: Ask) -> Reply:

@@ -693,7 +693,7 @@ def test_only_a_pending_ask_is_pending(world: Make) -> None:
 
 @pytest.mark.parametrize("error", [ValueError("x"), Panic("x"), SystemExit(1)], ids=repr)
 def test_a_channel_that_raises_denies(world: Make, error: BaseException) -> None:
-    class Channel:
+    class Channel(UnsafeApprovals):
         def answer(self, ask: Ask) -> Reply:
             raise error
 
@@ -705,7 +705,7 @@ def test_a_channel_that_raises_denies(world: Make, error: BaseException) -> None
 
 @pytest.mark.parametrize("garbage", [None, True, "granted", object()], ids=repr)
 def test_a_channel_that_answers_garbage_denies(world: Make, garbage: object) -> None:
-    class Channel:
+    class Channel(UnsafeApprovals):
         def answer(self, ask: Ask) -> Reply:
             return garbage  # type: ignore[return-value]
 
@@ -718,7 +718,7 @@ def test_a_channel_that_answers_garbage_denies(world: Make, garbage: object) -> 
 def test_a_channel_that_hangs_denies(world: Make) -> None:
     release = threading.Event()
 
-    class Channel:
+    class Channel(UnsafeApprovals):
         def answer(self, ask: Ask) -> Reply:
             release.wait(WAIT)
             return Reply("granted")

@@ -328,13 +328,14 @@ class Stages:
         match reply.state:
             case "granted":
                 a.task.heard(a.digest)
-                a.answers += (reply,)
+                a.answers = (*(each for each in a.answers if each.ref != reply.ref), reply)
             case "rejected":
                 a.task.heard(a.digest)
                 raise Refuse("ask_rejected", f"{reply.by} at {reply.channel}", **refusal)
             case "pending":
                 raise Refuse("ask_required", "; ".join(why), pending=True, **refusal)
             case "expired":
+                self.identify(a)  # a task that has ended takes its questions with it
                 raise Refuse("ask_unanswered", reply.detail, **refusal)
             case "unavailable":
                 raise Refuse("ask_unavailable", "; ".join((*why, reply.detail)), **refusal)

@@ -36,6 +36,7 @@ from lictor.ports import (
 
 CONFIRM: Final = "confirm:user"
 COMMIT_SECONDS: Final = 10.0
+_STATES: Final = frozenset({"granted", "rejected", "pending", "expired", "unavailable"})
 Seal: TypeAlias = Callable[[bytes], str]
 """Keyed digest of bytes; `RecordKey.digest`."""
 
@@ -78,6 +79,8 @@ class Desk:
         if row is None:
             row = self._put(ask)
         reply = self._channel.answer(replace(ask, id=row.id))
+        if type(reply) is not Reply or reply.state not in _STATES:
+            reply = Reply("unavailable", detail=f"the channel answered {reply!r}"[:300])
         if reply.state not in ("pending", "unavailable"):
             settle(self._store, row, reply, self._key, self._clock())
         stored = self._store.ask(row.id)
@@ -100,12 +103,11 @@ class Desk:
 
     def _told(self, row: AskRow) -> Reply:
         """What a settled row says, if it says so under our key."""
+        if row.state not in ("granted", "rejected"):
+            return Reply("expired", row.id)
         if row.mac != seal(self._key, row):
             return Reply("unavailable", row.id, detail="the answer's seal is not ours: row edited")
-        if row.state == "granted" and self._clock() >= row.expires:
-            return Reply("expired", row.id)
-        state = row.state if row.state in ("granted", "rejected") else "expired"
-        return Reply(state, row.id, row.by, row.channel, row.assurance)
+        return Reply(row.state, row.id, row.by, row.channel, row.assurance)
 
     def _put(self, ask: Ask) -> AskRow:
         at = self._clock()
