@@ -94,7 +94,11 @@ def read(path: Path) -> list[tuple[str, Review]]:
     Raises:
         ConfigError: It is not TOML, or a key, name or value is wrong.
     """
-    text = text_of(path)
+    return reviews(path, text_of(path))
+
+
+def reviews(path: Path, text: str) -> list[tuple[str, Review]]:
+    """The same for a text that may not be written yet; the path stands in errors."""
     file = parsed(path, text)
     lines = [text.count("\n", 0, match.start()) + 1 for match in _HEADER.finditer(text)]
     numbered = len(lines) == len(file.tool)

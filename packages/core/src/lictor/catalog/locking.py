@@ -11,8 +11,11 @@ Rules enforced here:
 
 from __future__ import annotations
 
+import contextlib
+import json
+import os
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -26,10 +29,10 @@ from lictor.model import Tool, ToolKey
 if TYPE_CHECKING:
     from lictor.catalog.entries import Entry
 
-_HEADER: Final = re.compile(r"[ \t]*\[\[[ \t]*tool[ \t]*\]\]")
-_TABLE: Final = re.compile(r"[ \t]*\[")
+HEADER: Final = re.compile(r"[ \t]*\[\[[ \t]*tool[ \t]*\]\]")
+TABLE: Final = re.compile(r"[ \t]*\[")
 _PIN: Final = re.compile(r"[ \t]*pin[ \t]*=")
-_TOP: Final = """\
+TOP: Final = """\
 # The tools that agents may use, as reviewed by a person. Lictor appends entries and moves pins;
 # everything else is yours. impact: read write delete send transfer execute; [] is denied.
 """
@@ -67,9 +70,19 @@ def lock(
     Raises:
         ConfigError: The human file is wrong, or written so that its pins cannot be found.
     """
+    with writing(catalog_toml):
+        return _lock(catalog_toml, catalog_lock, seen, accept)
+
+
+def _lock(
+    catalog_toml: Path,
+    catalog_lock: Path,
+    seen: Mapping[ToolKey, Tool],
+    accept: Collection[ToolKey],
+) -> LockResult:
     from lictor.catalog import entries
 
-    text = entries.text_of(catalog_toml) if catalog_toml.exists() else _TOP
+    text = entries.text_of(catalog_toml) if catalog_toml.exists() else TOP
     listed = {
         ToolKey(each.server, each.name): each for each in entries.parsed(catalog_toml, text).tool
     }
@@ -78,17 +91,15 @@ def lock(
     moved, waiting = _sort(listed, seen, accept)
     pins = {key: seen[key].pin for key in moved}
     changed = _moved(catalog_toml, text, list(listed), pins) if pins else text
-    changed += "".join(_entry(seen[key]) for key in added)
+    changed += "".join(entry_text(seen[key]) for key in added)
     _verify(catalog_toml, changed, listed, pins, {key: seen[key].pin for key in added})
     for key, tool in seen.items():
         if key in added or key in moved or listed[key].pin == tool.pin:
             locked[key] = tool
-    document: dict[str, Json] = {
-        str(key): tool.definition() for key, tool in locked.items() if key in listed or key in seen
-    }
-    write(catalog_lock, lines({"v": 1, "tools": document}), _mode(catalog_lock))
+    document = {key: tool for key, tool in locked.items() if key in listed or key in seen}
+    put(catalog_lock, locked_text(document))
     if changed != text or not catalog_toml.exists():
-        write(catalog_toml, changed, _mode(catalog_toml))
+        put(catalog_toml, changed)
     return LockResult(tuple(added), tuple(moved), tuple(waiting))
 
 
@@ -105,8 +116,47 @@ def _locked(path: Path) -> dict[ToolKey, Tool]:
         return {}
 
 
-def _mode(path: Path) -> int:
-    return path.stat().st_mode & 0o777 if path.exists() else 0o644
+def locked_text(tools: Mapping[ToolKey, Tool]) -> str:
+    """What `catalog.lock` holds."""
+    named: dict[str, Json] = {str(key): tool.definition() for key, tool in tools.items()}
+    return lines({"v": 1, "tools": named})
+
+
+def put(path: Path, text: str) -> None:
+    """Replaces a file, which keeps its rights.
+
+    Raises:
+        ConfigError: The folder or the disk does not take it.
+    """
+    try:
+        write(path, text, path.stat().st_mode & 0o777 if path.exists() else 0o644)
+    except OSError as error:
+        raise ConfigError(
+            str(path), f"cannot be written: {error.strerror}", f"make {path.parent} writable"
+        ) from None
+
+
+@contextlib.contextmanager
+def writing(catalog_toml: Path) -> Iterator[None]:
+    """One writer at a time, among threads and processes; the folder itself is what is locked.
+
+    Raises:
+        ConfigError: There is no such folder.
+    """
+    try:
+        handle = os.open(catalog_toml.parent, os.O_RDONLY)
+    except OSError as error:
+        raise ConfigError(
+            str(catalog_toml.parent), f"cannot be opened: {error.strerror}", "check the folder"
+        ) from None
+    try:
+        with contextlib.suppress(ImportError):
+            import fcntl
+
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _sort(
@@ -125,7 +175,7 @@ def _sort(
 def _moved(path: Path, text: str, order: list[ToolKey], pins: Mapping[ToolKey, str]) -> str:
     """The text with other pin lines."""
     rows = text.splitlines(keepends=True)
-    headers = [n for n, row in enumerate(rows) if _HEADER.match(row)]
+    headers = [n for n, row in enumerate(rows) if HEADER.match(row)]
     if len(headers) != len(order):
         raise ConfigError(
             str(path), "its entries cannot be told apart", "write each entry as [[tool]]"
@@ -138,7 +188,7 @@ def _moved(path: Path, text: str, order: list[ToolKey], pins: Mapping[ToolKey, s
 
 def _place(rows: list[str], header: int, line: str) -> None:
     for n in range(header + 1, len(rows)):
-        if _TABLE.match(rows[n]):
+        if TABLE.match(rows[n]):
             break
         if _PIN.match(rows[n]):
             rows[n] = line
@@ -170,17 +220,18 @@ def _verify(
         )
 
 
-def _entry(tool: Tool) -> str:
+def entry_text(tool: Tool) -> str:
+    """A new entry that waits for an impact."""
     words = visible(tool.description.strip())
     about = words if len(words) <= 160 else words[:157] + "..."
     arguments = tool.input_schema.get("properties", {})
     names = ", ".join(visible(str(name)) for name in arguments) if arguments else "none"  # type: ignore[attr-defined]
     return (
-        f"\n[[tool]]\nserver = {_quoted(tool.key.server)}\nname = {_quoted(tool.key.name)}\n"
-        f"# {about}\n# arguments: {names}\nimpact = []\npin = {_quoted(tool.pin)}\n"
+        f"\n[[tool]]\nserver = {quoted(tool.key.server)}\nname = {quoted(tool.key.name)}\n"
+        f"# {about}\n# arguments: {names}\nimpact = []\npin = {quoted(tool.pin)}\n"
     )
 
 
-def _quoted(text: str) -> str:
-    """A TOML string; tool names are printable, so only two characters need care."""
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+def quoted(text: str) -> str:
+    """A TOML string."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

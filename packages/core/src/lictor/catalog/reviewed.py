@@ -55,6 +55,7 @@ class Catalog:
             and known.review.pin == known.tool.pin
             and not (production and known.review.reviewed_in)
         }
+        self._production = production
         self._blocked = frozenset(blocked) | {
             key for key, known in self._known.items() if known.review.blocked
         }
@@ -90,6 +91,41 @@ class Catalog:
             blocked=(review.key for _, review in reviews if review.blocked),
             locked=locked,
             production=production,
+        )
+
+    def with_known(self, known: Known) -> Catalog:
+        """Another catalog in which this review stands, instead of what was said of the tool before.
+
+        Raises:
+            ValueError: The review has no impact, or is not of this definition.
+        """
+        review = known.review
+        if not review.impact or review.pin != known.tool.pin or review.key != known.tool.key:
+            raise ValueError(f"{review.key} is not classified as the tool it is")
+        return self._but(review.key, (known,), self._blocked - {review.key}, known.tool)
+
+    def with_blocked(self, key: ToolKey, tool: Tool | None = None) -> Catalog:
+        """Another catalog in which this tool is blocked.
+
+        Args:
+            key: The tool.
+            tool: Its definition, as the person saw it.
+        """
+        return self._but(key, (), self._blocked | {key}, tool)
+
+    def _but(
+        self,
+        key: ToolKey,
+        entries: tuple[Known, ...],
+        blocked: Iterable[ToolKey],
+        tool: Tool | None,
+    ) -> Catalog:
+        others = (known for known in self._known.values() if known.review.key != key)
+        return Catalog(
+            (*others, *entries),
+            blocked=blocked,
+            locked=self.locked if tool is None else {**self.locked, key: tool},
+            production=self._production,
         )
 
     def known(self, key: ToolKey) -> Known | None:
