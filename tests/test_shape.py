@@ -27,6 +27,7 @@ LAYERS = [
         "audit",
         "catalog",
         "grant",
+        "home",
         "policy",
         "protect",
         "session",

@@ -210,7 +210,7 @@ class Task:
             self._wait()
         self._restore(stopped)
 
-    def end(self) -> tuple[str, ...]:
+    def end(self, *, wait: bool = True) -> tuple[str, ...]:
         """Ends the task now, from any thread.
 
         Returns:
@@ -218,11 +218,15 @@ class Task:
         """
         if not self._stop("ended", "running", "suspended"):
             return ()
-        self._wait()
-        return self._settle()
+        if wait:
+            self._wait()
+        return self._settle(wait=wait)
 
     def _last(self) -> str:
         return "suspended" if self.pending else "ended"
+        Args:
+            wait: Give bodies still running the task's grace to end.
+
 
     def _stop(self, state: str, *after: str) -> bool:
         """From here on no body starts; `False` if somebody was here before."""
@@ -237,12 +241,12 @@ class Task:
             if self._grace:
                 self._idle.wait_for(lambda: not self._running, timeout=self._grace)
 
-    def _settle(self) -> tuple[str, ...]:
+    def _settle(self, *, wait: bool = True) -> tuple[str, ...]:
         with self._idle:
             running = tuple(sorted(self._running))
             children, self._children, self._reading = self._children, [], None
         for child in children:
-            child.end()
+            child.end(wait=wait)
         if self._parent is not None:
             self._parent._forget(self)
         self.keeper.task_moved(self, running)
