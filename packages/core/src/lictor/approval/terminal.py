@@ -19,11 +19,10 @@ import os
 import stat
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Event
-from typing import Final
+from typing import Final, Protocol
 
 from lictor.approval import tty
 from lictor.approval.render import confirm_lines, digest_of, full_lines
@@ -35,6 +34,8 @@ from lictor.ports import Ask, Reply
 SECONDS: Final = 120.0
 GLANCE: Final = 0.05
 """Seconds between looks at whether the caller is gone."""
+LOOK: Final = 0.2
+"""Seconds between looks at whether the ask was answered elsewhere."""
 _ENTER: Final = "\n"
 _RUBOUT: Final = ("\x7f", "\b")
 _MAX_LINE: Final = 200
@@ -48,10 +49,18 @@ class Gone(Exception):
     """The caller is gone; the answer would help nobody."""
 
 
+class Leaving(Protocol):
+    """Tells whether the caller is gone: an `Event`, or something like it."""
+
+    def is_set(self) -> bool:
+        """Whether he is."""
+        ...
+
+
 class Screen:
     """The terminal while a question stands. Each method may raise the three errors of rule 3."""
 
-    def __init__(self, device: Tty, gone: Event, seconds: float) -> None:
+    def __init__(self, device: Tty, gone: Leaving, seconds: float) -> None:
         self._tty, self._gone, self._seconds = device, gone, seconds
         self._deadline = time.monotonic() + seconds
 
@@ -147,7 +156,7 @@ class Screen:
 
     def _check(self) -> None:
         if self._gone.is_set():
-            raise Gone("the caller is gone")
+            raise Gone("nobody waits for the answer any more")
         if time.monotonic() >= self._deadline:
             raise Unanswered(f"nobody answered in {self._seconds:g} s")
 
@@ -170,7 +179,7 @@ class Terminal:
             os.close(handle)
 
     @contextlib.contextmanager
-    def question(self, gone: Event, seconds: float = SECONDS) -> Iterator[Screen]:
+    def question(self, gone: Leaving, seconds: float = SECONDS) -> Iterator[Screen]:
         """Takes the turn and the terminal for one question; not for a question inside it.
 
         Args:
@@ -226,18 +235,37 @@ def _turn_file(terminal: int) -> int:
     return handle
 
 
-def _wait_for(turn: int, gone: Event, seconds: float) -> None:
+def _wait_for(turn: int, gone: Leaving, seconds: float) -> None:
     deadline = time.monotonic() + seconds
     while True:
         try:
             fcntl.flock(turn, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return
         except BlockingIOError:
-            if gone.wait(GLANCE):
-                raise Gone("the caller is gone") from None
+            if gone.is_set():
+                raise Gone("nobody waits for the answer any more") from None
+            time.sleep(GLANCE)
             if time.monotonic() >= deadline:
                 problem = f"another question stood at this terminal for {seconds:g} s"
                 raise Unanswered(problem) from None
+
+
+@dataclass(slots=True)
+class _GoneOrSettled:
+    """A caller that is gone, or an answer that came by another way."""
+
+    ask: Ask
+    settled: Callable[[str], bool]
+    _looked: float = 0.0
+
+    def is_set(self) -> bool:
+        if self.ask.gone.is_set():
+            return True
+        now = time.monotonic()
+        if not self.ask.id or now - self._looked < LOOK:
+            return False
+        self._looked = now
+        return self.settled(self.ask.id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,11 +276,13 @@ class AtTerminal:
         terminal: Where.
         by: Who sits there, as far as the operating system knows.
         seconds: How long a question stands.
+        settled: Tells whether an ask, by its id, was answered elsewhere meanwhile.
     """
 
     terminal: Terminal
     by: str
     seconds: float = SECONDS
+    settled: Callable[[str], bool] | None = None
 
     @property
     def lasting(self) -> bool:
@@ -269,13 +299,16 @@ class AtTerminal:
         shown = digest_of(lines)
         seconds = min(self.seconds, ask.expires - time.time()) if ask.expires else self.seconds
         try:
-            with self.terminal.question(ask.gone, max(seconds, 0.0)) as screen:
+            with self.terminal.question(self._gone(ask), max(seconds, 0.0)) as screen:
                 state = "granted" if agreed(screen, lines, ask) else "rejected"
         except Unanswered as error:
             return self._reply("expired", shown, str(error))
         except (NoTerminal, Gone) as error:
             return self._reply("unavailable", shown, str(error))
         return self._reply(state, shown)
+
+    def _gone(self, ask: Ask) -> Leaving:
+        return ask.gone if self.settled is None else _GoneOrSettled(ask, self.settled)
 
     def _reply(self, state: str, shown: str, detail: str = "") -> Reply:
         by = self.by if state in ("granted", "rejected") else ""
