@@ -20,13 +20,14 @@ from typing import Final
 
 from lictor import schema
 from lictor import settings as settings_file
+from lictor.approval import Watched
 from lictor.attempt import RecordKey
 from lictor.catalog import Catalog
 from lictor.errors import ConfigError
 from lictor.gate import Gate
 from lictor.model import Impact, Kind, Mode
 from lictor.policy import CedarPolicy, Declared, PolicySource, compile_rules, guardrail
-from lictor.ports import Approvals, Clock
+from lictor.ports import Approvals, Clock, Reviewer, Store
 from lictor.protect import Protected, refuse_unsafe
 from lictor.settings import LocalDirectory, Settings
 from lictor.store import open_store
@@ -73,6 +74,11 @@ class Project:
         """The definitions that gates have met."""
         return self.state / SEEN
 
+    @property
+    def watch(self) -> Path:
+        """The lock that `lictor watch` holds."""
+        return self.state / "watch.lock"
+
     def files(self) -> list[Path]:
         """What the gate must not let a tool reach."""
         folder, settings = self.path.parent, self.settings
@@ -93,7 +99,19 @@ def read(path: Path) -> Project:
         ConfigError: Something in it is wrong; says what, where and how to mend it.
     """
     refuse_unsafe(path)
-    settings = settings_file.load(path)
+    return project_of(path, settings_file.load(path))
+
+
+def project_of(path: Path, settings: Settings) -> Project:
+    """Reads and checks everything beside the settings.
+
+    Args:
+        path: Where the settings are, or would be.
+        settings: What they say.
+
+    Raises:
+        ConfigError: Something in it is wrong; says what, where and how to mend it.
+    """
     folder = path.parent
     toml = folder / settings.catalog
     lock = toml.with_suffix(".lock")
@@ -131,6 +149,7 @@ def read(path: Path) -> Project:
     templates = {name: template_of(name, part, path.name) for name, part in settings.tasks.items()}
     for name, template in templates.items():
         _check_limits(f"{path.name}: tasks.{name}", template, catalog)
+    _check_process(path, settings)
     return Project(path, settings, catalog, tuple(sources), declared, policy, templates)
 
 
@@ -147,6 +166,23 @@ def _check_owners(path: Path, settings: Settings) -> None:
         if owner.tenant != (agent.tenant or settings.tenant):
             problem = f"{agent.owner!r} belongs to another tenant ({owner.tenant})"
             raise ConfigError(where, problem, "an agent and its owner share one tenant")
+
+
+def _check_process(path: Path, settings: Settings) -> None:
+    process, where = settings.process, f"{path}: process"
+    if process is None:
+        return
+    if settings.production:
+        raise ConfigError(
+            where, "names who acts instead of proving it", "open a task around the agent's run"
+        )
+    for word, name, known in (
+        ("task", process.task, settings.tasks),
+        ("agent", process.agent, settings.agents),
+        ("user", process.user, settings.users),
+    ):
+        if name not in known and not (word == "user" and "*" in known):
+            raise ConfigError(f"{where}.{word}", f"{name!r} is not known", f"add [{word}s.{name}]")
 
 
 def _check_limits(where: str, template: Template, catalog: Catalog) -> None:
@@ -219,19 +255,61 @@ def assemble(
 ) -> Gate:
     """The gate of a project; see `Gate.from_file`."""
     project = read(path)
-    settings = project.settings
+    process = project.settings.process
+
+    def channel(store: Store) -> Approvals:
+        return approvals or Watched(store, project.watch)
+
+    gate = gate_of(project, channel=channel, telemetry=telemetry, clock=clock)
+    try:
+        if process is not None:
+            opened = gate.task(process.task, agent=process.agent, on_behalf_of=process.user)
+            gate.adopt(opened)
+    except BaseException:
+        gate.close()
+        raise
+    return gate
+
+
+def gate_of(
+    project: Project,
+    *,
+    channel: Callable[[Store], Approvals],
+    telemetry: Callable[..., Telemetry],
+    clock: Clock,
+    reviewer: Reviewer | None = None,
+) -> Gate:
+    """Opens what a project needs and puts its gate together.
+
+    Args:
+        project: Read and checked.
+        channel: Makes the channel to people.
+        telemetry: Makes the telemetry.
+        clock: Wall clock.
+        reviewer: Looks at tools that nobody has reviewed.
+
+    Raises:
+        ConfigError: The record key cannot be used.
+        StoreError: The store cannot be opened.
+    """
+    settings, made = project.settings, list[Gate]()
     mode = Mode(settings.mode)
     key = record_key(project.state / "record.key")
     store = open_store(project.store, clock=clock)
+
+    def known() -> frozenset[str]:
+        return made[0].catalog.names if made else project.catalog.names
+
     try:
-        return Gate(
+        gate = Gate(
             catalog=project.catalog,
             policy=project.policy,
             store=store,
             directory=LocalDirectory(settings),
             key=key,
-            telemetry=telemetry(mode=mode, known_tools=project.catalog.names),
-            approvals=approvals,
+            telemetry=telemetry(mode=mode, known_tools=known),
+            approvals=channel(store),
+            reviewer=reviewer,
             templates=project.templates,
             protected=Protected.of(project.files()),
             clock=clock,
@@ -241,6 +319,8 @@ def assemble(
             policy_seconds=settings.policy_timeout,
             seen=project.seen,
         )
+        made.append(gate)
+        return gate
     except BaseException:
         store.close()
         raise

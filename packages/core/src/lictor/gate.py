@@ -15,11 +15,12 @@ import secrets
 import time
 import weakref
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from lictor import drive
 from lictor.approval import Desk
@@ -28,7 +29,7 @@ from lictor.catalog import Catalog
 from lictor.model import Decision, Mode, Principal, Tool, ToolCall, ToolKey
 from lictor.opening import Opener
 from lictor.pipeline import Pipeline
-from lictor.ports import Approvals, Clock, Directory, Policy, Query, Store
+from lictor.ports import Approvals, Clock, Directory, Policy, Query, Reviewer, Store
 from lictor.protect import Protected
 from lictor.record import Teller
 from lictor.stages import Stages
@@ -38,6 +39,7 @@ from lictor.template import Template
 
 T = TypeVar("T")
 
+_NOWHERE: Final[AbstractContextManager[None]] = contextlib.nullcontext()
 _probe: ContextVar[Probe | None] = ContextVar("lictor_probe", default=None)
 
 
@@ -76,6 +78,7 @@ class Gate:
         key: RecordKey,
         telemetry: Telemetry | None = None,
         approvals: Approvals | None = None,
+        reviewer: Reviewer | None = None,
         templates: Mapping[str, Template] | None = None,
         protected: Protected | None = None,
         clock: Clock = time.time,
@@ -87,14 +90,13 @@ class Gate:
         ask_seconds: float = 130.0,
         seen: Path | None = None,
     ) -> None:
-        self.catalog = catalog
         self.store = store
         self.tenant = tenant
         self._seen = seen
         self._met: dict[str, Tool] = {}
         self._held: dict[int, tuple[weakref.ref[object], object]] = {}
         self.telemetry = telemetry or Telemetry(
-            mode=mode, placement=placement, known_tools=catalog.names
+            mode=mode, placement=placement, known_tools=lambda: self.catalog.names
         )
         self._opener = Opener(store, directory, dict(templates or {}), clock, self.telemetry)
         self._stages = Stages(
@@ -105,6 +107,7 @@ class Gate:
             keeper=self._opener,
             clock=clock,
             approvals=None if approvals is None else Desk(store, approvals, key.digest, clock),
+            reviewer=reviewer,
             protected=protected or Protected(()),
             mode=mode,
             placement=placement,
@@ -114,6 +117,13 @@ class Gate:
         )
         teller = Teller(self.telemetry, key, clock, mode, placement, policy.engine)
         self._pipeline = Pipeline(self._stages, store, teller)
+        self._process: Task | None = None
+        self.closed = False
+
+    @property
+    def catalog(self) -> Catalog:
+        """The reviewed tools."""
+        return self._stages.catalog
 
     @classmethod
     def from_file(
@@ -142,6 +152,36 @@ class Gate:
 
         return assemble(Path(path), approvals=approvals, telemetry=telemetry, clock=clock)
 
+    @classmethod
+    def dev(
+        cls,
+        folder: str | os.PathLike[str] | None = None,
+        *,
+        telemetry: Callable[..., Telemetry] = Telemetry,
+        clock: Clock = time.time,
+    ) -> Gate:
+        """A gate for the first day: nothing to write first, and enforcing like any other.
+
+        A tool that nobody has reviewed is reviewed by the person at the terminal when it is first
+        called, an effect is confirmed there, and what was decided is kept in `catalog.toml`. Calls
+        made while no task is open run under one task of this process: agent = the program's name,
+        user = the operating-system account, assurance `dev`. A second call in one process for the
+        same folder gives the same gate.
+
+        Args:
+            folder: Where `catalog.toml` and `.lictor/` go; beside the program if left out.
+            telemetry: As for `from_file`.
+            clock: Wall clock.
+
+        Raises:
+            ConfigError: The folder cannot be written, a file in it is wrong, or it is a production
+                deployment (`profile = "production"` or `LICTOR_PRODUCTION`).
+            StoreError: The store cannot be opened.
+        """
+        from lictor.dev import dev_gate
+
+        return dev_gate(folder, telemetry=telemetry, clock=clock)
+
     # -- calls ------------------------------------------------------------------------------------
 
     def run(
@@ -166,7 +206,8 @@ class Gate:
             BaseException: Whatever the body raised, unchanged.
         """
         self._show(call)
-        return drive.run(self._pipeline.steps(call), body, pauses)
+        with self._at_home():
+            return drive.run(self._pipeline.steps(call), body, pauses)
 
     async def arun(
         self,
@@ -177,7 +218,8 @@ class Gate:
     ) -> T:
         """Like `run`, for a body to await. The event loop is never blocked."""
         self._show(call)
-        return await drive.arun(self._pipeline.steps(call), body, pauses)
+        with self._at_home():
+            return await drive.arun(self._pipeline.steps(call), body, pauses)
 
     def refuse(self, call: ToolCall, reason: str, detail: str = "") -> Decision:
         """Records an attempt that never reaches a body.
@@ -187,22 +229,24 @@ class Gate:
             reason: A code of `errors.REFUSALS`.
             detail: For the operator.
         """
-        return self._pipeline.refuse(call, reason, detail).decision
+        with self._at_home():
+            return self._pipeline.refuse(call, reason, detail).decision
 
     def decide(self, call: ToolCall) -> Decision:
         """A preview: records, reserves and consumes nothing, and is no authority to run."""
-        return self._pipeline.preview(call)[0]
+        return self.rehearse(call)[0]
 
     def rehearse(self, call: ToolCall) -> tuple[Decision, Query | None]:
         """A preview with the question that was put to policy; `lictor explain` takes it apart.
 
         The question is `None` where an earlier stage refused.
         """
-        return self._pipeline.preview(call)
+        with self._at_home():
+            return self._pipeline.preview(call)
 
     def visible(self, tools: Iterable[Tool]) -> frozenset[ToolKey]:
         """The tools that the current task may call at all: a hint for lists; the call decides."""
-        task = current()
+        task = self.current()
         if task is None or task.keeper is not self._opener or not task.live:
             return frozenset()
         try:
@@ -283,6 +327,30 @@ class Gate:
         """
         return self._opener.resume(task_id)
 
+    def current(self) -> Task | None:
+        """The task that a call made here would belong to, whatever its state."""
+        task = current()
+        return self._process if task is None else task
+
+    def adopt(self, task: Task) -> None:
+        """Lets calls that no task is open for run under this one, until the gate is closed.
+
+        Raises:
+            TaskError: It cannot be recorded.
+        """
+        task.begin_process()
+        self._process = task
+
+    @property
+    def process(self) -> Task | None:
+        """The task of calls that no task is open for, if this gate has one."""
+        return self._process
+
+    def _at_home(self) -> AbstractContextManager[None]:
+        if self._process is None or current() is not None:
+            return _NOWHERE
+        return self._process.here()
+
     # -- for adapters -----------------------------------------------------------------------------
 
     def met(self, tool: Tool) -> None:
@@ -309,6 +377,10 @@ class Gate:
             held.pop(key, None)
 
         held[key] = (weakref.ref(guarded, forget), seam)
+
+    def swap(self, catalog: Catalog, policy: Policy) -> None:
+        """Decides with these from now on."""
+        self._stages.swap(catalog, policy)
 
     def held(self, tool: object) -> object | None:
         """The seam of a guarded object, or `None` if this gate does not guard it."""
@@ -339,7 +411,11 @@ class Gate:
     # -- end --------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Writes what waits and releases the store. Idempotent."""
+        """Ends the process's own task, writes what waits, and releases the store. Idempotent."""
+        self.closed = True
+        process, self._process = self._process, None
+        if process is not None:
+            process.end()
         self.store.close()
 
     def __enter__(self) -> Gate:

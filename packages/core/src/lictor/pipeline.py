@@ -143,7 +143,11 @@ class Pipeline:
         a.met, a.answers = frozenset(), ()
 
     def _authorize(self, a: Attempt) -> Stage:
-        self.stages.examine(a)
+        try:
+            self.stages.examine(a)
+        except Refuse as refuse:
+            yield from self.stages.review(a, refuse)
+            self.stages.examine(a)
         try:
             for _ in range(TRIES):
                 a.revision = self.store.revision

@@ -258,10 +258,8 @@ class Approvals(Protocol):
 class Reviewer(Protocol):
     """Asks a person about a tool that nobody has reviewed, at its first call."""
 
-    def review(
-        self, tool: Tool, arguments: Mapping[str, Json], code: str, gone: Event
-    ) -> tuple[Catalog, Policy] | str:
-        """Asks, writes down what was decided, and waits meanwhile. Called off the event loop.
+    def review(self, tool: Tool, arguments: Mapping[str, Json], code: str, gone: Event) -> str:
+        """Asks, writes down what was decided, and lets the gate know it. Called off the event loop.
 
         Args:
             tool: As it is about to run.
@@ -270,20 +268,8 @@ class Reviewer(Protocol):
             gone: Set, from another thread, when the caller is gone: stop waiting.
 
         Returns:
-            The catalog and policy to decide with from now on, or why nothing was decided.
+            Nothing if the tool may be looked up again; else why not, and what to do about it.
         """
-        ...
-
-
-class Catalog(Protocol):
-    """What the stages need of the catalog of reviewed tools."""
-
-    def known(self, key: ToolKey) -> Known | None:
-        """The review and pinned definition, or `None`."""
-        ...
-
-    def check(self, tool: Tool) -> str | None:
-        """Why this very tool may not run, as a reason code, or `None`."""
         ...
 
 

@@ -57,6 +57,14 @@ class TaskPart(_Part):
     spend: str | None = None
 
 
+class ProcessPart(_Part):
+    """`process`: what calls made while no task is open run under."""
+
+    task: Name
+    agent: Name
+    user: Name
+
+
 class Settings(_Part):
     """The whole file."""
 
@@ -73,6 +81,7 @@ class Settings(_Part):
     agents: dict[Name, AgentPart] = {}
     users: dict[Name, UserPart] = {}
     tasks: dict[Name, TaskPart] = {}
+    process: ProcessPart | None = None
     rule: list[dict[str, Any]] = []
 
     @property
@@ -117,6 +126,7 @@ _PARTS: Mapping[str, type[BaseModel]] = {
     "agents": AgentPart,
     "users": UserPart,
     "tasks": TaskPart,
+    "process": ProcessPart,
 }
 
 

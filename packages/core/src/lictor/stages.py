@@ -21,6 +21,7 @@ import time
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 from decimal import ROUND_CEILING, Decimal, InvalidOperation
+from threading import Event
 from typing import Any, Final, TypeAlias
 
 from lictor import schema
@@ -30,7 +31,18 @@ from lictor.catalog import Catalog
 from lictor.drive import Body, Ended, Io, offload
 from lictor.errors import POLICY_STAGE, REFUSALS
 from lictor.model import UNITS, Assurance, Impact, Kind, Mode, Principal, ToolCall, derived_id
-from lictor.ports import Answer, Approvals, Ask, Clock, Directory, GrantFacts, Known, Policy, Query
+from lictor.ports import (
+    Answer,
+    Approvals,
+    Ask,
+    Clock,
+    Directory,
+    GrantFacts,
+    Known,
+    Policy,
+    Query,
+    Reviewer,
+)
 from lictor.protect import Protected
 from lictor.schema import Validator
 from lictor.task import Task, current
@@ -39,6 +51,7 @@ from lictor.verdicts import permits
 TRIES: Final = 3
 MAX_TOLD: Final = 300
 REPEAT: Final = "An equal call has an unknown outcome: it may have been done already."
+REVIEW_SECONDS: Final = 900.0
 NO_CHANNEL: Final = "this gate has no channel to a person"
 MAX_UNITS: Final = 2**62
 """What sums of amounts still fit, in 64 bits."""
@@ -58,6 +71,7 @@ class Stages:
     keeper: object
     clock: Clock = time.time
     approvals: Approvals | None = None
+    reviewer: Reviewer | None = None
     protected: Protected = _NOTHING
     mode: Mode = Mode.ENFORCE
     placement: str = "p0"
@@ -83,6 +97,25 @@ class Stages:
             self._validator(a).check(a.args.view, a.args.encoded)
         except InputInvalid as error:
             raise Refuse("input_invalid", str(error)) from None
+
+    def swap(self, catalog: Catalog, policy: Policy) -> None:
+        """Decides with these from now on; calls under way end with what they have looked up."""
+        self.catalog, self.policy = catalog, policy
+
+    def review(self, a: Attempt, refuse: Refuse) -> Generator[Io, Ended, None]:
+        """Has a person look at a tool that nobody has reviewed; refuses unless that decides it."""
+        if self.reviewer is None or refuse.code not in ("tool_unreviewed", "tool_changed"):
+            raise refuse
+        self.identify(a)  # nobody is disturbed for a call that could not be made anyway
+        reviewer, gone, code = self.reviewer, Event(), refuse.code
+        tool, view = a.call.tool, a.args.view if a.taken is not None else {}
+        ended = yield Io(
+            offload(lambda: reviewer.review(tool, view, code, gone)), REVIEW_SECONDS, gone.set
+        )
+        if ended.interrupted:
+            raise Refuse("interrupted")
+        if ended.error is not None or ended.value != "":
+            raise Refuse(code, told(ended.error) or str(ended.value))
 
     def _validator(self, a: Attempt) -> Validator:
         """The validator of the pinned schema; compiled once for each pin."""

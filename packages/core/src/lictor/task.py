@@ -174,6 +174,16 @@ class Task:
             with self._parent._idle:
                 self._parent._children.append(self)
 
+    def begin_process(self) -> None:
+        """Starts without being entered: the task of calls for which no other one is open."""
+        self._begin()
+
+    def regrant(self, grant: Grant) -> None:
+        """Goes on under another grant, which is recorded: a person has decided so."""
+        with self._idle:
+            self.grant, self.granted = grant, {}
+        self.keeper.task_moved(self, ())
+
     def _forget(self, child: Task) -> None:
         with self._idle, contextlib.suppress(ValueError):
             self._children.remove(child)
@@ -213,6 +223,9 @@ class Task:
     def end(self, *, wait: bool = True) -> tuple[str, ...]:
         """Ends the task now, from any thread.
 
+        Args:
+            wait: Give bodies still running the task's grace to end.
+
         Returns:
             Call ids of bodies that are still running; they cannot be stopped from here.
         """
@@ -224,9 +237,6 @@ class Task:
 
     def _last(self) -> str:
         return "suspended" if self.pending else "ended"
-        Args:
-            wait: Give bodies still running the task's grace to end.
-
 
     def _stop(self, state: str, *after: str) -> bool:
         """From here on no body starts; `False` if somebody was here before."""

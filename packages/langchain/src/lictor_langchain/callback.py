@@ -21,7 +21,6 @@ from lictor.errors import StoreError
 from lictor.gate import Gate
 from lictor.model import Pep, Review
 from lictor.ports import Known
-from lictor.task import current
 from lictor_langchain.denial import ToolDenied
 from lictor_langchain.meeting import meeting, probing
 from lictor_langchain.shape import LOCAL
@@ -103,7 +102,7 @@ class GateCallbackHandler(BaseCallbackHandler):
 
     def _demand(self, review: Review) -> None:
         """Refuses a read whose labels the store lost: its failed flush may be over by now."""
-        task = current()
+        task = self._gate.current()
         row = None
         if task is not None:
             row = self._gate.store.session(task.session.tenant, task.session.conversation)

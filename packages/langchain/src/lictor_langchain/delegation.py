@@ -16,6 +16,7 @@ from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 
 from lictor import ToolKey
+from lictor.gate import Gate
 from lictor.task import Task, current
 from lictor_langchain.meeting import inside
 
@@ -40,8 +41,8 @@ def acting(host_id: str) -> AbstractContextManager[None]:
 class Delegation:
     """The child tasks of one mapped sub-agent, one for each task it works in."""
 
-    def __init__(self, agent: str) -> None:
-        self._agent = agent
+    def __init__(self, agent: str, gate: Gate) -> None:
+        self._agent, self._gate = agent, gate
         self._lock = threading.Lock()
         self._children: dict[Task, Task] = {}
 
@@ -51,7 +52,7 @@ class Delegation:
         Raises:
             TaskError: The agent is not in the directory, or stands in the chain already.
         """
-        task = current()
+        task = self._gate.current()
         if task is None or not task.live:
             return _NOTHING
         if task.grant.agents[-1] == self._agent and task.grant.depth > 1:

@@ -67,7 +67,7 @@ class GateMiddleware(AgentMiddleware[Any, Any, Any]):
         self.server = server
         self.entry = "model"
         self.provider_tools = frozenset(provider_tools)
-        self._delegation = Delegation(agent) if agent is not None else None
+        self._delegation = Delegation(agent, gate) if agent is not None else None
         self._final: dict[tuple[str, str], bool] = {}
         self._lock = threading.Lock()
 
