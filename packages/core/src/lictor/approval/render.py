@@ -39,17 +39,17 @@ def digest_of(lines: Iterable[str]) -> str:
 def confirm_lines(ask: Ask) -> list[str]:
     """The question whether exactly this call may run."""
     impact = ", ".join(ask.impact) or "unknown impact"
-    found = ["", *_wrapped(f"lictor  {visible(str(ask.tool))} wants to run  ({visible(impact)})")]
-    found += _wrapped(f"  for {visible(ask.user)}, by agent {visible(ask.agent)}")
+    found = ["", *wrapped(f"lictor  {visible(str(ask.tool))} wants to run  ({visible(impact)})")]
+    found += wrapped(f"  for {visible(ask.user)}, by agent {visible(ask.agent)}")
     if not ask.arguments:
         found.append("  without arguments")
     for name, value in ask.arguments.items():
-        found += _argument(name, value)
+        found += argument_lines(name, value)
     for why in ask.why:
-        found += _wrapped(f"  because: {_calm(visible(why))}")
+        found += wrapped(f"  because: {_calm(visible(why))}")
     found += _session(ask)
     if ask.repeat:
-        found += _wrapped(
+        found += wrapped(
             "  CAUTION: the same call was started before and nobody knows how it ended; it may "
             "happen twice"
         )
@@ -62,7 +62,7 @@ def full_lines(ask: Ask) -> list[str]:
     for name, value in ask.arguments.items():
         text = value if isinstance(value, str) else literal(value)
         if len(text) > LONG:
-            found += _wrapped(f"    {_name(name)} = {literal(value)}")
+            found += wrapped(f"    {_name(name)} = {literal(value)}")
     return found
 
 
@@ -110,19 +110,20 @@ def short(value: Json, limit: int = 60) -> str:
     return text if len(text) <= limit else f"{text[: limit - 1]}…"
 
 
-def _argument(name: str, value: Json) -> list[str]:
+def argument_lines(name: str, value: Json) -> list[str]:
+    """One name and its value; a long value as head, tail and digest."""
     text = value if isinstance(value, str) else literal(value)
     if len(text) <= LONG:
-        found = list(_wrapped(f"    {_name(name)} = {literal(value)}"))
+        found = list(wrapped(f"    {_name(name)} = {literal(value)}"))
         return found + _spelled(text)
     head, tail = text[:_HALF], text[-_HALF:]
     if isinstance(value, str):
         head, tail = literal(head), literal(tail)
     digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
     return [
-        *_wrapped(f"    {_name(name)} = {head}"),
+        *wrapped(f"    {_name(name)} = {head}"),
         f"      … {len(text) - LONG:,} more characters, sha256:{digest} …",
-        *_wrapped(f"{_GOES_ON}{tail}"),
+        *wrapped(f"{_GOES_ON}{tail}"),
         *_spelled(head + tail),
     ]
 
@@ -134,12 +135,12 @@ def _name(name: str) -> str:
 def _session(ask: Ask) -> Iterator[str]:
     if ask.sources:
         who = ", ".join(map(visible, sorted(ask.sources)))
-        yield from _wrapped(f"  this session has read what these can write: {who}")
+        yield from wrapped(f"  this session has read what these can write: {who}")
     elif "untrusted" in ask.labels:
         yield "  this session has read what outsiders can write"
     others = sorted(ask.labels - {"untrusted"})
     if others:
-        yield from _wrapped(f"  this session has read data labelled {visible(', '.join(others))}")
+        yield from wrapped(f"  this session has read data labelled {visible(', '.join(others))}")
 
 
 def _spelled(text: str) -> list[str]:
@@ -151,7 +152,7 @@ def _spelled(text: str) -> list[str]:
         return []
     plain = text[:200].encode("ascii", "backslashreplace").decode()
     more = " …" if len(text) > 200 else ""
-    return _wrapped(f"{_GOES_ON}({why}; spelled out: {visible(plain)}{more})")
+    return wrapped(f"{_GOES_ON}({why}; spelled out: {visible(plain)}{more})")
 
 
 def _deceptive(text: str) -> str:
@@ -176,7 +177,7 @@ def _calm(text: str) -> str:
     return "".join(found)
 
 
-def _wrapped(text: str) -> list[str]:
+def wrapped(text: str) -> list[str]:
     """Rows that fit the terminal; all but the first say that they go on."""
     if len(text) <= WIDTH and text.isascii():
         return [text]
