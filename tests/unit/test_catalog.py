@@ -95,6 +95,13 @@ def test_reviewed_tool_is_known_with_everything_the_person_wrote(project: Projec
     assert catalog.names == {"local/pay"}
 
 
+def test_roots_are_folders_from_the_catalogs_own(project: Project) -> None:
+    text = CLASSIFIED.replace('target = "to"', 'target = "to"\nroots = ["data", "/srv/x/../y"]')
+    known = project.write(text).load().known(PAY.key)
+    assert known is not None
+    assert known.review.roots == (str(project.toml.with_name("data")), "/srv/y")
+
+
 def test_what_nobody_classified_does_not_run(project: Project) -> None:
     catalog = project.write(
         CLASSIFIED + f'[[tool]]\nserver = "files"\nname = "read"\npin = "{READ.pin}"\n'

@@ -212,6 +212,7 @@ class Review:
         inputs: Paths into injected inputs (`state.draft.to`) that count as arguments.
         credentials: Names a body may ask for.
         isolation: `""`, or `container` for `execute` tools that run elsewhere.
+        roots: Absolute folders that its relative paths start from and that it may reach into.
         tenant: Tenant that owns the server; empty when it serves all.
         blocked: Reviewed and refused.
         reviewer: Who decided.
@@ -231,6 +232,7 @@ class Review:
     inputs: tuple[str, ...] = ()
     credentials: tuple[str, ...] = ()
     isolation: str = ""
+    roots: tuple[str, ...] = ()
     tenant: str = ""
     blocked: bool = False
     reviewer: str = ""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 import re
 import tomllib
 from collections.abc import Iterable
@@ -21,6 +22,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from lictor.catalog.propose import below_hint
 from lictor.errors import ConfigError
 from lictor.forms import FORMS
 from lictor.model import Impact, Review, Tool, ToolKey
@@ -65,6 +67,7 @@ class Entry(_Part):
     inputs: Names = []
     credentials: Names = []
     isolation: Literal["", "container"] = ""
+    roots: Names = []
     blocked: bool = False
     pin: str = ""
     reviewer: str = ""
@@ -105,7 +108,7 @@ def reviews(path: Path, text: str) -> list[tuple[str, Review]]:
     found: dict[ToolKey, tuple[str, Review]] = {}
     for n, entry in enumerate(file.tool):
         at = f"{path}:{lines[n]}" if numbered else f"{path}: tool {n + 1}"
-        review = _review(f"{at}: {entry.server}/{entry.name}", entry, file.servers)
+        review = _review(f"{at}: {entry.server}/{entry.name}", entry, file.servers, path.parent)
         if review.key in found:
             raise ConfigError(
                 at,
@@ -165,7 +168,7 @@ def _near(name: str, known: Iterable[str]) -> str:
     return f"did you mean {' or '.join(near)}?" if near else "remove it"
 
 
-def _review(at: str, entry: Entry, servers: dict[str, ServerPart]) -> Review:
+def _review(at: str, entry: Entry, servers: dict[str, ServerPart], folder: Path) -> Review:
     try:
         key = ToolKey.checked(entry.server, entry.name)
     except ValueError as error:
@@ -192,6 +195,7 @@ def _review(at: str, entry: Entry, servers: dict[str, ServerPart]) -> Review:
         inputs=tuple(entry.inputs),
         credentials=tuple(entry.credentials),
         isolation=entry.isolation,
+        roots=tuple(os.path.abspath(folder / root) for root in entry.roots),
         tenant=server.tenant,
         blocked=entry.blocked,
         reviewer=entry.reviewer,
@@ -279,9 +283,7 @@ def matched(at: str, review: Review, tool: Tool | None) -> Known:
 
 
 def _check_hints(at: str, review: Review, tool: Tool) -> None:
-    hints = tool.annotations
-    destructive = hints.get("destructiveHint") is True and hints.get("readOnlyHint") is not True
-    if destructive and not review.effectful:
+    if below_hint(tool, review.impact):
         raise ConfigError(
             at,
             "is entered as read, but its server says that it is destructive; a hint may raise an "

@@ -163,6 +163,7 @@ def _summary(review: Review) -> Json:
         list(review.inputs),
         list(review.credentials),
         review.isolation,
+        list(review.roots),
         review.tenant,
         review.blocked,
         review.reviewed_in,
