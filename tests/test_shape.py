@@ -38,7 +38,7 @@ LAYERS = [
         "telemetry",
         "template",
     },
-    {"drive", "task"},
+    {"drive", "review", "task"},
     {"attempt"},
     {"verdicts"},
     {"record", "stages"},

@@ -362,7 +362,11 @@ def test_the_newest_word_about_a_tool_counts() -> None:
     assert blocked.check(PAY) == "tool_blocked"
     assert blocked.known(PAY.key) is None
     assert blocked.with_known(reviewed(PAY, "transfer")).check(PAY) is None
-    assert catalog.with_known(reviewed(PAY, "transfer", blocked=True)).check(PAY) == "tool_blocked"
+    for known in (
+        reviewed(PAY, "transfer", blocked=True),
+        Known(Review(PAY.key, frozenset(), PAY.pin, blocked=True), PAY),
+    ):
+        assert catalog.with_known(known).check(PAY) == "tool_blocked"
 
 
 def test_what_is_not_classified_as_the_tool_it_is_does_not_come_in() -> None:

@@ -71,6 +71,13 @@ def propose(tool: Tool) -> Proposal:
     )
 
 
+def below_hint(tool: Tool, impact: frozenset[Impact]) -> bool:
+    """Whether somebody would enter a tool as read that its server calls destructive."""
+    hints = tool.annotations
+    destructive = hints.get("destructiveHint") is True and hints.get("readOnlyHint") is not True
+    return destructive and impact == {Impact.READ}
+
+
 def _strongest(found: set[Impact]) -> frozenset[Impact]:
     """Code can do everything else, and every effect writes."""
     if Impact.EXECUTE in found:

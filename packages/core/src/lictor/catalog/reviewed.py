@@ -97,9 +97,11 @@ class Catalog:
         """Another catalog in which this review stands, instead of what was said of the tool before.
 
         Raises:
-            ValueError: The review has no impact, or is not of this definition.
+            ValueError: The review has no impact and blocks nothing, or is not of this definition.
         """
         review = known.review
+        if review.blocked:
+            return self.with_blocked(review.key, known.tool)
         if not review.impact or review.pin != known.tool.pin or review.key != known.tool.key:
             raise ValueError(f"{review.key} is not classified as the tool it is")
         return self._but(review.key, (known,), self._blocked - {review.key}, known.tool)
