@@ -283,7 +283,7 @@ HOSTILE = (
 )
 
 
-@pytest.mark.attack("X")
+@pytest.mark.attack("X63")
 def test_no_line_of_a_definition_looks_like_one_of_ours() -> None:
     tool = Tool(MONEY.key, HOSTILE, {"properties": {HOSTILE: {"description": HOSTILE}}}, HOSTILE)
     lines = review_lines(tool, {HOSTILE: HOSTILE})
