@@ -11,6 +11,7 @@ from urllib.parse import quote
 import pytest
 
 from lictor import ConfigError
+from lictor.model import Impact
 from lictor.protect import Protected, refuse_unsafe
 
 
@@ -93,7 +94,7 @@ def test_also_anywhere_in_an_argument(home: Path, shape: str) -> None:
 @pytest.mark.parametrize("above", ["{home}", "{home}/..", "/", "..", "../app/", "~"])
 def test_deleting_what_it_lies_in_is_met(home: Path, above: str) -> None:
     text = above.format(home=home)
-    assert guard(home).reached({"p": text}, deletes=True) == "p"
+    assert guard(home).reached({"p": text}, {Impact.DELETE}) == "p"
     assert guard(home).reached({"p": text}) is None
 
 

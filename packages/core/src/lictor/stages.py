@@ -243,7 +243,10 @@ class Stages:
 
     def protect(self, a: Attempt) -> None:
         """The gate's own home."""
-        found = self.protected.reached(a.view, deletes=Impact.DELETE in a.known.review.impact)
+        if self.held_back and a.effectful:
+            raise Refuse("config_changed", self.held_back)
+        review = a.known.review
+        found = self.protected.reached(a.view, review.impact, review.roots)
         if found is not None:
             raise Refuse("protected", f"argument {found}")
 
