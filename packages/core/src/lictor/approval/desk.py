@@ -37,6 +37,7 @@ from lictor.ports import (
 CONFIRM: Final = "confirm:user"
 COMMIT_SECONDS: Final = 10.0
 _STATES: Final = frozenset({"granted", "rejected", "pending", "expired", "unavailable"})
+_ARGUMENTS: Final = ("arguments", "recorded")
 Seal: TypeAlias = Callable[[bytes], str]
 """Keyed digest of bytes; `RecordKey.digest`."""
 
@@ -195,8 +196,8 @@ def seal(key: Seal, row: AskRow) -> str:
 
 def remaining(request: Mapping[str, Json]) -> dict[str, Json]:
     """What stays of a request when it has been answered."""
-    kept = {name: value for name, value in request.items() if name != "arguments"}
-    return {**kept, "arguments": kept.pop("recorded", {})}
+    kept = {name: value for name, value in request.items() if name not in _ARGUMENTS}
+    return {**kept, "arguments": request.get("recorded", {})}
 
 
 def _digest(ask: Ask) -> str:

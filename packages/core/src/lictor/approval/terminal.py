@@ -94,7 +94,7 @@ class Screen:
         while True:
             keys = self._keys(prompt + chosen)
             if not many and len(keys) > 1 and keys[1:] != [_ENTER]:
-                keys = ["?"]
+                keys, told = ["?"], False  # a word, or a paste: nobody has chosen one of the keys
             for key in keys:
                 if key == _ENTER:
                     self._write("\n")
