@@ -36,6 +36,7 @@ KEYS: Final[Mapping[str, Impact]] = {
 OUTSIDERS: Final = "outsiders"
 UNTRUSTED: Final = "untrusted"
 SENSITIVE: Final = "sensitive"
+_PAGE: Final = 40
 _IMPACTS: Final = (
     "[r]ead [w]rite [d]elete [s]end [t]ransfer e[x]ecute (several allowed, then Enter)"
 )
@@ -214,8 +215,7 @@ class _Dialogue:
             if "q" in keys:
                 raise Quit
             if "v" in keys:
-                for line in whole:
-                    self.screen.say(line)
+                self._page(whole)
             elif "b" in keys:
                 return self._decided(frozenset(), blocked=True)
             elif keys in ("", "n"):
@@ -231,6 +231,14 @@ class _Dialogue:
                 self.screen.say(
                     "  its server says that it is destructive, so it is no read; what else?"
                 )
+
+    def _page(self, lines: list[str]) -> None:
+        for start in range(0, len(lines), _PAGE):
+            for line in lines[start : start + _PAGE]:
+                self.screen.say(line)
+            left = len(lines) - start - _PAGE
+            if left > 0 and self.screen.key(f"  {left:,} more lines; [q] back > ", "q"):
+                return
 
     def _say_proposal(self, allowed: str) -> None:
         if "r" not in allowed:

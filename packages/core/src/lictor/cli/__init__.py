@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from lictor.cli import audit, catalog, check, demo, explain
+from lictor.cli import audit, catalog, check, demo, explain, review
 from lictor.errors import LictorError
 
 app = typer.Typer(
@@ -16,6 +16,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("demo")(demo.demo)
+app.command("review")(review.review)
 app.command("check")(check.check)
 app.command("explain")(explain.explain)
 app.add_typer(catalog.app, name="catalog")

@@ -8,19 +8,9 @@ from typing import Annotated
 import typer
 
 from lictor import catalog
-from lictor.assemble import SEEN
-from lictor.cli.shared import (
-    DEFAULT,
-    ProjectFile,
-    absolute,
-    console,
-    open_project,
-    plain,
-    plain_lines,
-)
+from lictor.cli.hint import refuse_under_gate
+from lictor.cli.shared import DEFAULT, ProjectFile, console, place, plain, plain_lines
 from lictor.model import ToolKey
-from lictor.protect import refuse_unsafe
-from lictor.settings import load
 from lictor.template import key_of
 
 app = typer.Typer(help="The reviewed tools.", no_args_is_help=True)
@@ -29,8 +19,8 @@ app = typer.Typer(help="The reviewed tools.", no_args_is_help=True)
 @app.command()
 def diff(project: ProjectFile = DEFAULT) -> None:
     """Shows what is new or has changed among the tools that gates have met; exit code 1 if any."""
-    found = open_project(project)
-    changes = catalog.diff(found.catalog, catalog.read_seen(found.seen))
+    found = place(project)
+    changes = catalog.diff(found.reviewed(), catalog.read_seen(found.seen))
     for change in changes:
         console.print(plain_lines(change))
     if changes:
@@ -50,20 +40,21 @@ def lock(
 
     A new tool gets `impact = []`, which denies it, until you write down what it can do.
     """
-    path = absolute(project)
-    settings = load(refuse_unsafe(path))  # the catalog itself may be what has to be mended
-    toml = path.parent / settings.catalog
+    found = place(project)  # the catalog itself may be what has to be mended
+    refuse_under_gate(found.store)
     accepted = {key_of(text) for text in accept or ()}
-    seen = catalog.read_seen(path.parent / settings.state / SEEN)
+    seen = catalog.read_seen(found.seen)
     unknown = accepted - set(seen)
     if unknown:
         raise typer.BadParameter(f"no gate has met {_names(unknown)}; start your program once")
-    done = catalog.lock(toml, toml.with_suffix(".lock"), seen, accepted)
+    done = catalog.lock(found.catalog, found.lock, seen, accepted)
     for word, keys in (("added", done.added), ("pinned", done.moved), ("waiting", done.waiting)):
         if keys:
             console.print(f"{word}: {_names(keys)}")
     if done.added:
-        console.print(f"next: write the impact of each new tool into {plain(toml)}")
+        console.print(
+            f"next: lictor review, or write each tool's impact into {plain(found.catalog)}"
+        )
     if done.waiting:
         console.print(f"next: lictor catalog diff, then lictor catalog lock {_names(done.waiting)}")
     if not (done.added or done.moved or done.waiting):
