@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import logging
 import os
 import secrets
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +27,7 @@ from lictor.attempt import RecordKey
 from lictor.catalog import Catalog
 from lictor.errors import ConfigError
 from lictor.gate import Gate
+from lictor.home import Seals, Watchman, seal
 from lictor.model import Impact, Kind, Mode
 from lictor.policy import CedarPolicy, Declared, PolicySource, compile_rules, guardrail
 from lictor.ports import Approvals, Clock, Reviewer, Store
@@ -35,6 +38,7 @@ from lictor.telemetry import Telemetry
 from lictor.template import Template, template_of
 
 SEEN: Final = "seen.json"
+_log: Final = logging.getLogger("lictor")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +53,7 @@ class Project:
         declared: Names that policies may use.
         policy: The engine, loaded.
         templates: Task templates.
+        seals: What the files held when they were read.
     """
 
     path: Path
@@ -58,6 +63,7 @@ class Project:
     declared: Declared
     policy: CedarPolicy
     templates: dict[str, Template]
+    seals: Seals
 
     @property
     def state(self) -> Path:
@@ -79,17 +85,20 @@ class Project:
         """The lock that `lictor watch` holds."""
         return self.state / "watch.lock"
 
+    def config(self) -> list[Path]:
+        """What the gate is made from."""
+        return config_files(self.path, self.settings)
+
     def files(self) -> list[Path]:
         """What the gate must not let a tool reach."""
-        folder, settings = self.path.parent, self.settings
-        catalog = folder / settings.catalog
-        return [
-            self.path,
-            catalog,
-            catalog.with_suffix(".lock"),
-            folder / settings.policies,
-            self.state,
-        ]
+        return [*self.config(), self.state]
+
+
+def config_files(path: Path, settings: Settings) -> list[Path]:
+    """The files of a project that a person writes."""
+    folder = path.parent
+    catalog = folder / settings.catalog
+    return [path, catalog, catalog.with_suffix(".lock"), folder / settings.policies]
 
 
 def read(path: Path) -> Project:
@@ -112,7 +121,7 @@ def project_of(path: Path, settings: Settings) -> Project:
     Raises:
         ConfigError: Something in it is wrong; says what, where and how to mend it.
     """
-    folder = path.parent
+    folder, seals = path.parent, seal(config_files(path, settings))
     toml = folder / settings.catalog
     lock = toml.with_suffix(".lock")
     for file in (toml, lock):
@@ -150,7 +159,7 @@ def project_of(path: Path, settings: Settings) -> Project:
     for name, template in templates.items():
         _check_limits(f"{path.name}: tasks.{name}", template, catalog)
     _check_process(path, settings)
-    return Project(path, settings, catalog, tuple(sources), declared, policy, templates)
+    return Project(path, settings, catalog, tuple(sources), declared, policy, templates, seals)
 
 
 def _check_owners(path: Path, settings: Settings) -> None:
@@ -278,6 +287,8 @@ def gate_of(
     telemetry: Callable[..., Telemetry],
     clock: Clock,
     reviewer: Reviewer | None = None,
+    profile: str = "",
+    warned: bool = False,
 ) -> Gate:
     """Opens what a project needs and puts its gate together.
 
@@ -287,6 +298,9 @@ def gate_of(
         telemetry: Makes the telemetry.
         clock: Wall clock.
         reviewer: Looks at tools that nobody has reviewed.
+        profile: What the gate calls itself, if not what the settings say.
+        warned: Of files that change on disk the developer is only warned; effects go on, under
+            what was loaded.
 
     Raises:
         ConfigError: The record key cannot be used.
@@ -318,12 +332,36 @@ def gate_of(
             require_verified=settings.verified_only,
             policy_seconds=settings.policy_timeout,
             seen=project.seen,
+            profile=profile or settings.profile,
+            say=_log.warning if settings.production else tell,
         )
         made.append(gate)
-        return gate
     except BaseException:
         store.close()
         raise
+    gate.watch(_watchman(gate, project, warned=warned))
+    return gate
+
+
+def _watchman(gate: Gate, project: Project, *, warned: bool) -> Watchman:
+    def alarm(text: str) -> None:
+        gate.telemetry.degraded(text)
+        tell(text)
+
+    return Watchman(
+        project.config(),
+        project.seals,
+        store=gate.store,
+        tasks=lambda: gate.live,
+        take=lambda: "restart the program to use them",
+        alarm=alarm,
+        hold=None if warned else gate.hold_back,
+    )
+
+
+def tell(text: str) -> None:
+    """Tells the developer something, where no result and no protocol is in the way."""
+    sys.stderr.write(f"lictor: {text}\n")
 
 
 def record_key(path: Path) -> RecordKey:

@@ -9,7 +9,9 @@ Rules enforced here:
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import logging
 import os
 import secrets
 import time
@@ -26,6 +28,8 @@ from lictor import drive
 from lictor.approval import Desk
 from lictor.attempt import RecordKey
 from lictor.catalog import Catalog
+from lictor.forms import visible
+from lictor.home import Watchman
 from lictor.model import Decision, Mode, Principal, Tool, ToolCall, ToolKey
 from lictor.opening import Opener
 from lictor.pipeline import Pipeline
@@ -39,6 +43,7 @@ from lictor.template import Template
 
 T = TypeVar("T")
 
+_log: Final = logging.getLogger("lictor")
 _NOWHERE: Final[AbstractContextManager[None]] = contextlib.nullcontext()
 _probe: ContextVar[Probe | None] = ContextVar("lictor_probe", default=None)
 
@@ -59,6 +64,13 @@ class Probe:
 
     nonce: str = field(default_factory=lambda: secrets.token_hex(16))
     hits: list[ToolKey] = field(default_factory=list)
+
+
+def _close(gate: weakref.ref[Gate]) -> None:
+    """A program that ends has ended its task too."""
+    found = gate()
+    if found is not None:
+        found.close()
 
 
 class Gate:
@@ -89,11 +101,15 @@ class Gate:
         policy_seconds: float = 2.0,
         ask_seconds: float = 130.0,
         seen: Path | None = None,
+        profile: str = "local",
+        say: Callable[[str], None] = _log.info,
     ) -> None:
         self.store = store
         self.tenant = tenant
         self._seen = seen
         self._met: dict[str, Tool] = {}
+        self._profile, self._placement, self._say = profile, placement, say
+        self._announced = False
         self._held: dict[int, tuple[weakref.ref[object], object]] = {}
         self.telemetry = telemetry or Telemetry(
             mode=mode, placement=placement, known_tools=lambda: self.catalog.names
@@ -115,10 +131,12 @@ class Gate:
             policy_seconds=policy_seconds,
             ask_seconds=ask_seconds,
         )
-        teller = Teller(self.telemetry, key, clock, mode, placement, policy.engine)
+        teller = Teller(self.telemetry, key, clock, mode, placement, policy.engine, say)
         self._pipeline = Pipeline(self._stages, store, teller)
         self._process: Task | None = None
+        self._adopter = 0
         self.closed = False
+        self._watchman: Watchman | None = None
 
     @property
     def catalog(self) -> Catalog:
@@ -206,6 +224,7 @@ class Gate:
             BaseException: Whatever the body raised, unchanged.
         """
         self._show(call)
+        self.announce()
         with self._at_home():
             return drive.run(self._pipeline.steps(call), body, pauses)
 
@@ -218,6 +237,7 @@ class Gate:
     ) -> T:
         """Like `run`, for a body to await. The event loop is never blocked."""
         self._show(call)
+        self.announce()
         with self._at_home():
             return await drive.arun(self._pipeline.steps(call), body, pauses)
 
@@ -339,7 +359,8 @@ class Gate:
             TaskError: It cannot be recorded.
         """
         task.begin_process()
-        self._process = task
+        self._process, self._adopter = task, os.getpid()
+        atexit.register(_close, weakref.ref(self))
 
     @property
     def process(self) -> Task | None:
@@ -364,6 +385,25 @@ class Gate:
             with contextlib.suppress(OSError):  # a read-only state folder must not stop a program
                 catalog.note(self._seen, (tool,))
 
+    def announce(self) -> None:
+        """Says once, for the developer, what is guarded here and where the record is."""
+        if self._announced:
+            return
+        self._announced = True
+        met = tuple(self._met.values())
+        pending = [str(tool.key) for tool in met if self.catalog.check(tool) is not None]
+        line = (
+            f"{len(met)} tools guarded, {len(met) - len(pending)} reviewed, "
+            f"{len(pending)} pending; "
+            f"profile {self._profile}, placement {self._placement}; "
+            f"record in {getattr(self.store, 'path', 'its store')}"
+        )
+        if pending and self._profile == "dev":
+            line += "\n  a pending tool is reviewed in the terminal when it is first called"
+        elif pending:
+            line += f"\n  pending: {visible(', '.join(pending))}; run: lictor review"
+        self._say(line)
+
     def hold(self, guarded: object, seam: object) -> None:
         """Registers an object whose calls go through this gate.
 
@@ -377,6 +417,25 @@ class Gate:
             held.pop(key, None)
 
         held[key] = (weakref.ref(guarded, forget), seam)
+
+    @property
+    def live(self) -> Mapping[str, Task]:
+        """The tasks that run in this process, by id."""
+        return self._opener.live
+
+    def hold_back(self, why: str) -> None:
+        """Denies every effect from now on, for this reason; an empty one ends that."""
+        self._stages.held_back = why
+
+    def watch(self, watchman: Watchman) -> None:
+        """Has somebody look after this gate's files and tasks until it is closed."""
+        self._watchman = watchman
+        watchman.start()
+
+    def trust(self) -> None:
+        """Takes the files as they are now for what was loaded: they were written here."""
+        if self._watchman is not None:
+            self._watchman.trust()
 
     def swap(self, catalog: Catalog, policy: Policy) -> None:
         """Decides with these from now on."""
@@ -413,8 +472,10 @@ class Gate:
     def close(self) -> None:
         """Ends the process's own task, writes what waits, and releases the store. Idempotent."""
         self.closed = True
+        if self._watchman is not None:
+            self._watchman.stop()
         process, self._process = self._process, None
-        if process is not None:
+        if process is not None and self._adopter == os.getpid():  # not a forked child's to end
             process.end()
         self.store.close()
 

@@ -16,6 +16,7 @@ import contextlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
+from weakref import WeakValueDictionary
 
 from lictor.canonical import MAX_INTEGER, InputInvalid, Json, canonical
 from lictor.errors import StoreError, TaskError
@@ -42,6 +43,7 @@ class Opener:
     clock: Clock
     telemetry: Telemetry
     sessions: Sessions = field(init=False)
+    live: WeakValueDictionary[str, Task] = field(default_factory=WeakValueDictionary, init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "sessions", Sessions(self.store))
@@ -313,6 +315,10 @@ class Opener:
 
     def task_moved(self, task: Task, running: tuple[str, ...]) -> None:
         """Stores and records that a task is running, suspended or ended."""
+        if task.state == "running":
+            self.live[task.id] = task
+        else:
+            self.live.pop(task.id, None)
         row = TaskRow(
             task.id,
             task.state,

@@ -363,7 +363,9 @@ class Pipeline:
         except Exception as error:  # the refusal stands, recorded or not
             self.teller.degraded(told(error))
         self.teller.decided(a, decision, self.store.head)
-        return (Pending if refuse.pending else Denied)(decision)
+        denied = (Pending if refuse.pending else Denied)(decision)
+        self.teller.refused(a, denied)
+        return denied
 
 
 def _drive_here(steps: Stage) -> None:

@@ -13,18 +13,21 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
 from lictor.attempt import Attempt, RecordKey, encodable, recorded
 from lictor.canonical import Json
-from lictor.errors import PERMIT, REFUSALS
+from lictor.errors import PERMIT, REFUSALS, Denied
+from lictor.forms import visible
 from lictor.model import Assurance, Decision, Mode, Outcome, Principal
 from lictor.ports import Clock, Entry, Head, Reply
 from lictor.telemetry import Decided, Executed, Telemetry
+from lictor.verdicts import STOP_TEXT
 
 MAX_HOST_ID: Final = 256
+STOPPED: Final = "the same call was refused before: the model was told to stop calling it"
 MAX_KNOWN: Final = 10_000
 
 
@@ -38,6 +41,8 @@ class Teller:
     mode: Mode
     placement: str
     engine: str
+    say: Callable[[str], None]
+    _told: set[tuple[str, ...]] = field(default_factory=set, init=False, repr=False)
     _users: dict[Principal, str] = field(default_factory=dict, init=False, repr=False)
 
     def decision(self, a: Attempt, decision: Decision) -> Entry:
@@ -150,6 +155,21 @@ class Teller:
             failure=decision.reason != PERMIT and REFUSALS[decision.reason].failure,
             arguments=self._clear(a),
         )
+
+    def refused(self, a: Attempt, denied: Denied) -> None:
+        """Tells the developer of a refusal once, and again when the model is told to stop."""
+        decision = denied.decision
+        stop = decision.text.endswith(STOP_TEXT)
+        task = a.found_task.id if a.found_task is not None else ""
+        what = (task, str(decision.tool), decision.reason, str(stop))
+        if what in self._told:
+            return
+        if len(self._told) >= MAX_KNOWN:
+            self._told.clear()
+        self._told.add(what)
+        text = "\n".join(map(visible, denied.diagnostics().split("\n")))
+        with contextlib.suppress(Exception):
+            self.say(f"{text}\n  {STOPPED}" if stop else text)
 
     def degraded(self, problem: str) -> None:
         """Says that a record could not be kept."""

@@ -10,9 +10,10 @@ Rules enforced here:
 2. Principals, roles and tenants are the directory's, as they are at this moment.
 3. An argument that the limits do not name is let through only at its schema default.
 4. Budget and session facts are reserved before policy sees them.
-5. An engine that raises, hangs or answers anything but an `Answer` has denied.
-6. An answered ask is followed by a whole new evaluation; an answer is never an ALLOW by itself.
-7. Observe mode lets only policy-stage denials go on, and only here.
+5. While the files that the gate was made from are not what was loaded, nothing has an effect.
+6. An engine that raises, hangs or answers anything but an `Answer` has denied.
+7. An answered ask is followed by a whole new evaluation; an answer is never an ALLOW by itself.
+8. Observe mode lets only policy-stage denials go on, and only here.
 """
 
 from __future__ import annotations
@@ -78,6 +79,7 @@ class Stages:
     require_verified: bool = False
     policy_seconds: float = 2.0
     ask_seconds: float = 130.0
+    held_back: str = ""
     _validators: dict[str, Validator] = field(default_factory=dict)
 
     def examine(self, a: Attempt) -> None:

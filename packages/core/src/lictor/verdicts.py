@@ -20,7 +20,7 @@ from lictor.ports import Answer
 
 STOP_AFTER: Final = 2
 END_AFTER: Final = 5
-_STOP_TEXT: Final = " This was refused before: stop calling it."
+STOP_TEXT: Final = " This was refused before: stop calling it."
 
 
 def permits(answer: Answer) -> bool:
@@ -69,7 +69,7 @@ def refusal(
     times = 0
     if count and a.found_task is not None:
         times = a.task.denied((*a.call.tool.key, a.digest, refuse.code))
-    text = REFUSALS[refuse.code].model + (_STOP_TEXT if times >= STOP_AFTER else "")
+    text = REFUSALS[refuse.code].model + (STOP_TEXT if times >= STOP_AFTER else "")
     asked = refuse.asks and refuse.code != "ask_rejected"
     return Decision(
         a.id,
