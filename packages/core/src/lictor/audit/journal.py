@@ -1,4 +1,4 @@
-"""The journal in its store: verified, shown, exported, while gates write on.
+"""The journal in its store: verified, searched, exported, while gates write on.
 
 Rules enforced here:
 
@@ -28,7 +28,7 @@ from lictor.audit.chain import (
     expected,
 )
 from lictor.canonical import InputInvalid, Json, canonical
-from lictor.errors import ConfigError, StoreError
+from lictor.errors import StoreError
 from lictor.ports import Head
 
 POLL: Final = 0.2
@@ -36,8 +36,8 @@ POLL: Final = 0.2
 READER: Final = 2
 """Newest `min_reader` that this code understands."""
 _PAGE: Final = 1_000
-_COLUMNS: Final = ("kind", "at", "call", "tenant", "task", "tool", "verdict", "code")
-_SELECT: Final = f"SELECT stream, seq, hash, body, {', '.join(_COLUMNS)} FROM record"  # noqa: S608
+COLUMNS: Final = ("kind", "at", "call", "tenant", "task", "tool", "verdict", "code")
+SELECT: Final = f"SELECT stream, seq, hash, body, {', '.join(COLUMNS)} FROM record"  # noqa: S608
 
 
 def verify(path: Path, *, expect: Iterable[Head] = ()) -> Verification:
@@ -53,7 +53,7 @@ def verify(path: Path, *, expect: Iterable[Head] = ()) -> Verification:
     kept = expected(expect)
     problems: list[Problem] = []
     reports: list[StreamReport] = []
-    with closing(_connect(path)) as db:
+    with closing(connect(path)) as db:
         try:
             _check_file(db, problems)
             for (stream,) in db.execute("SELECT id FROM stream ORDER BY opened, id").fetchall():
@@ -81,48 +81,14 @@ def _verify_stream(db: sqlite3.Connection, walk: Walk) -> StreamReport:
     try:
         row = db.execute("SELECT seq, hash, closed FROM stream WHERE id = ?", (walk.stream,))
         seq, digest, closed = row.fetchone()
-        rows = db.execute(f"{_SELECT} WHERE stream = ? ORDER BY seq", (walk.stream,))
+        rows = db.execute(f"{SELECT} WHERE stream = ? ORDER BY seq", (walk.stream,))
         for _, place, found, body, *columns in rows:
             value = walk.step(place, _bytes(found), _bytes(body))
-            if value and columns != [value.get(name) for name in _COLUMNS]:
+            if value and columns != [value.get(name) for name in COLUMNS]:
                 walk.problem(place, "its columns differ from its body: edited")
     finally:
         db.rollback()
     return walk.end(closed=bool(closed), seq=seq, digest=_bytes(digest))
-
-
-def show(
-    path: Path,
-    *,
-    limit: int = 50,
-    since: float | None = None,
-    **where: str,
-) -> Iterator[Line]:
-    """The newest records, oldest of them first.
-
-    Args:
-        path: The database file.
-        limit: How many at most.
-        since: Epoch seconds; only records made at or after.
-        where: Columns that must be equal: `kind`, `call`, `tenant`, `task`, `tool`, `verdict`,
-            `code`, `stream`.
-
-    Raises:
-        StoreError: It cannot be read.
-        ConfigError: A column does not exist.
-    """
-    conditions, values = ["1 = 1"], list[object]()
-    for name, value in where.items():
-        if name not in (*_COLUMNS, "stream"):
-            known = ", ".join((*_COLUMNS, "stream"))
-            raise ConfigError("audit show", f"records have no {name!r}", f"use one of: {known}")
-        conditions.append(f"{name} = ?")
-        values.append(value)
-    if since is not None:
-        conditions.append("at >= ?")
-        values.append(int(since * 1_000_000))
-    query = f"{_SELECT} WHERE {' AND '.join(conditions)} ORDER BY rowid DESC LIMIT ?"
-    return iter(_read(path, query, (*values, limit))[::-1])
 
 
 def find(path: Path, identifier: str) -> tuple[Line, ...]:
@@ -135,10 +101,10 @@ def find(path: Path, identifier: str) -> tuple[Line, ...]:
     Raises:
         StoreError: It cannot be read.
     """
-    of_call = f"{_SELECT} WHERE call = ? ORDER BY rowid"
+    of_call = f"{SELECT} WHERE call = ? ORDER BY rowid"
     found = _read(path, of_call, (identifier,))
     if not found:
-        naming = f"{_SELECT} WHERE instr(body, CAST(? AS BLOB)) > 0 ORDER BY rowid"
+        naming = f"{SELECT} WHERE instr(body, CAST(? AS BLOB)) > 0 ORDER BY rowid"
         found = _read(path, naming, (json.dumps(identifier),))
         calls = {str(line.body.get("call", "")) for line in found} - {""}
         if len(calls) == 1:
@@ -165,7 +131,7 @@ def export(
     """
     stop = stop or threading.Event()
     written, seen, done = 0, -1, dict[str, int]()
-    with closing(_connect(path)) as db:
+    with closing(connect(path)) as db:
         while True:
             last = not follow or stop.is_set()
             try:
@@ -174,7 +140,7 @@ def export(
                     written += sum(_export_new(db, done, out))
                     seen = version
             except sqlite3.Error as error:
-                raise _unreadable(path, error) from error
+                raise unreadable(path, error) from error
             if last:
                 return written
             stop.wait(POLL)
@@ -184,7 +150,7 @@ def _export_new(db: sqlite3.Connection, done: dict[str, int], out: TextIO) -> It
     heads = db.execute("SELECT id, seq FROM stream ORDER BY opened, id").fetchall()
     for stream, seq in heads:
         while done.get(stream, 0) < seq:
-            query = f"{_SELECT} WHERE stream = ? AND seq > ? AND seq <= ? ORDER BY seq LIMIT ?"
+            query = f"{SELECT} WHERE stream = ? AND seq > ? AND seq <= ? ORDER BY seq LIMIT ?"
             rows = db.execute(query, (stream, done.get(stream, 0), seq, _PAGE)).fetchall()
             for row in rows:
                 out.write(f"{_exported(row)}\n")
@@ -194,23 +160,24 @@ def _export_new(db: sqlite3.Connection, done: dict[str, int], out: TextIO) -> It
 
 
 def _read(path: Path, query: str, values: Sequence[object]) -> list[Line]:
-    with closing(_connect(path)) as db:
+    with closing(connect(path)) as db:
         try:
-            return [_line(row) for row in db.execute(query, values).fetchall()]
+            return [line_of(row) for row in db.execute(query, values).fetchall()]
         except (sqlite3.Error, ValueError) as error:
-            raise _unreadable(path, error) from error
+            raise unreadable(path, error) from error
 
 
 def _exported(row: Sequence[Any]) -> str:
     """A record's line; one that is damaged keeps its place, as text that does not verify."""
     try:
-        return str(_line(row))
+        return str(line_of(row))
     except (ValueError, InputInvalid):
         place: dict[str, Json] = {"stream": str(row[0]), "seq": int(row[1]), "torn": True}
         return canonical(place).decode()
 
 
-def _line(row: Sequence[Any]) -> Line:
+def line_of(row: Sequence[Any]) -> Line:
+    """A row of `SELECT`; raises `ValueError` if its body is torn."""
     return Line(row[0], row[1], _bytes(row[2]).hex(), json.loads(row[3]))
 
 
@@ -219,7 +186,12 @@ def _bytes(cell: object) -> bytes:
     return cell if isinstance(cell, bytes) else str(cell).encode(errors="replace")
 
 
-def _connect(path: Path) -> sqlite3.Connection:
+def connect(path: Path) -> sqlite3.Connection:
+    """A connection that only reads.
+
+    Raises:
+        StoreError: There is no store, it cannot be read, or it needs a newer reader.
+    """
     if not path.is_file():
         raise StoreError(f"{path}: there is no store", "name the store's file (see lictor.toml)")
     wal = path.with_name(path.name + "-wal")
@@ -231,7 +203,7 @@ def _connect(path: Path) -> sqlite3.Connection:
         db.isolation_level = None
         (reader,) = db.execute("SELECT min_reader FROM meta").fetchone()
     except (sqlite3.Error, TypeError) as error:
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error) from error
     if reader > READER:
         raise StoreError(
             f"{path}: the store needs a reader of schema {reader} or newer, this is {READER}",
@@ -240,7 +212,8 @@ def _connect(path: Path) -> sqlite3.Connection:
     return db
 
 
-def _unreadable(path: Path, error: Exception) -> StoreError:
+def unreadable(path: Path, error: Exception) -> StoreError:
+    """The error of a store that cannot be read."""
     return StoreError(
         f"{path}: cannot be read as a store: {error}",
         "name a Lictor store that this user may read, or restore a backup",

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sys
-from datetime import UTC, datetime
+import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from lictor import audit as journal
+from lictor.canonical import Json
 from lictor.cli.shared import DEFAULT, ProjectFile, console, open_project, plain
 from lictor.errors import ConfigError
 
@@ -54,31 +56,92 @@ def verify(
         raise typer.Exit(1)
 
 
+Since = Annotated[str | None, typer.Option(help="Made at or after: 2026-10-01, or 2h (ago).")]
+Until = Annotated[str | None, typer.Option(help="Made before; a day is included.")]
+ToolName = Annotated[str, typer.Option(help="server/name, or local/* for several.")]
+OfImpact = Annotated[str, typer.Option("--impact", help="read, write, delete, send, …")]
+OfVerdict = Annotated[str, typer.Option("--verdict", help="allow, deny, ask, done, failed, …")]
+Code = Annotated[str, typer.Option(help="Reason code.")]
+Agent = Annotated[str, typer.Option(help="Who acted.")]
+User = Annotated[str, typer.Option(help="For whom.")]
+Tenant = Annotated[str, typer.Option(help="Tenant.")]
+Approver = Annotated[str, typer.Option(help="Who answered an ask.")]
+TaskId = Annotated[str, typer.Option("--task", help="Task id.")]
+Template = Annotated[str, typer.Option(help="Task template.")]
+Session = Annotated[str, typer.Option(help="The host's id of the conversation.")]
+KindOf = Annotated[str, typer.Option("--kind", help="decision, outcome, ask, answer, task, …")]
+
+
 @app.command()
 def show(
     project: ProjectFile = DEFAULT,
-    limit: Annotated[int, typer.Option(help="How many records at most.")] = 50,
-    since: Annotated[str | None, typer.Option(help="Not older than this time (ISO 8601).")] = None,
-    task: Annotated[str | None, typer.Option(help="Task id.")] = None,
-    tool: Annotated[str | None, typer.Option(help="server/name.")] = None,
-    verdict: Annotated[str | None, typer.Option(help="allow, deny, ask, done, failed, …")] = None,
-    code: Annotated[str | None, typer.Option(help="Reason code.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="How many of those chosen, at most.")] = 50,
+    since: Since = None,
+    until: Until = None,
+    kind: KindOf = "",
+    tool: ToolName = "",
+    impact: OfImpact = "",
+    verdict: OfVerdict = "",
+    code: Code = "",
+    agent: Agent = "",
+    user: User = "",
+    tenant: Tenant = "",
+    approver: Approver = "",
+    task: TaskId = "",
+    template: Template = "",
+    session: Session = "",
     as_json: Annotated[bool, typer.Option("--json", help="Whole records, a line each.")] = False,
 ) -> None:
-    """Shows the newest records."""
-    given = {"task": task, "tool": tool, "verdict": verdict, "code": code}
-    where = {name: value for name, value in given.items() if value is not None}
-    lines = journal.show(open_project(project).store, limit=limit, since=_instant(since), **where)
-    if as_json:
-        for line in lines:
-            sys.stdout.write(f"{line}\n")
-        return
+    """Shows the newest records that fit."""
+    start, end = _period(since, until)
+    lines = journal.show(
+        open_project(project).store,
+        limit=limit,
+        since=start,
+        until=end,
+        kind=kind,
+        tool=_tool(tool),
+        impact=impact,
+        verdict=verdict,
+        code=code,
+        agent=agent,
+        user=user,
+        tenant=tenant,
+        approver=approver,
+        task=task,
+        template=template,
+        session=session,
+    )
+    found = False
     for line in lines:
-        body = line.body
-        at = datetime.fromtimestamp(int(str(body["at"])) / 1e6, UTC)
-        what = " ".join(plain(body[name]) for name in ("tool", "verdict", "code") if body[name])
-        identifier = plain(body.get("id", body.get("decision", "")))
-        console.print(f"{at:%Y-%m-%d %H:%M:%S} {plain(body['kind']):<9} {what} {identifier}")
+        found = True
+        if as_json:
+            sys.stdout.write(f"{line}\n")
+        else:
+            console.print(_told(line.body))
+    if not found and not as_json:
+        console.print("no record fits")
+
+
+def _told(body: Mapping[str, Json]) -> str:
+    what = " ".join(plain(body[name]) for name in ("tool", "verdict", "code") if body[name])
+    identifier = plain(body.get("id", body.get("decision", body.get("ask", ""))))
+    by = f" by {plain(body['by'])}" if body["kind"] == "answer" and body.get("by") else ""
+    return f"{journal.shown(body['at'])} {plain(body['kind']):<9} {what}{by} {identifier}"
+
+
+def _period(since: str | None, until: str | None) -> tuple[float | None, float | None]:
+    now = time.time()
+    start = None if since is None else journal.instant(since, "--since", now)
+    end = None if until is None else journal.instant(until, "--until", now, end=True)
+    if start is not None and end is not None and start >= end:
+        raise ConfigError("--until", f"{until!r} is not after {since!r}", "swap them")
+    return start, end
+
+
+def _tool(text: str) -> str:
+    """A bare name is a local tool, as everywhere."""
+    return f"local/{text}" if text and "/" not in text else text
 
 
 @app.command()
@@ -91,15 +154,3 @@ def export(
         journal.export(open_project(project).store, out=sys.stdout, follow=follow)
     except KeyboardInterrupt:
         sys.stdout.flush()
-
-
-def _instant(text: str | None) -> float | None:
-    if text is None:
-        return None
-    try:
-        at = datetime.fromisoformat(text)
-    except ValueError:
-        raise ConfigError(
-            "--since", f"{text!r} is not a time", "--since 2026-10-01T00:00"
-        ) from None
-    return (at if at.tzinfo else at.astimezone()).timestamp()
