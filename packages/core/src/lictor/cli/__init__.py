@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from lictor.cli import audit, catalog, check, demo, explain, review
+from lictor.cli import audit, catalog, check, demo, explain, review, watch
 from lictor.errors import LictorError
 
 app = typer.Typer(
@@ -18,6 +18,7 @@ app = typer.Typer(
 app.command("demo")(demo.demo)
 app.command("review")(review.review)
 app.command("check")(check.check)
+app.command("watch")(watch.watch)
 app.command("explain")(explain.explain)
 app.add_typer(catalog.app, name="catalog")
 app.add_typer(audit.app, name="audit")
