@@ -23,6 +23,7 @@ LAYERS = [
     {"closing", "forms", "telemetry_names"},
     {"limits", "schema"},
     {
+        "ambient",
         "approval",
         "audit",
         "catalog",
@@ -45,7 +46,7 @@ LAYERS = [
     {"pipeline", "opening"},
     {"gate"},
     {"assemble"},
-    {"dev"},
+    {"dev", "gather", "place"},
     {"cli", "demo", "testing"},
 ]
 """A module imports from layers above its own only; parts of one layer do not know each other."""

@@ -2,7 +2,7 @@
 
 from lictor.catalog.classify import Decided, classify
 from lictor.catalog.code import origin_of
-from lictor.catalog.drift import Change, diff
+from lictor.catalog.drift import Change, Drift, diff, drift
 from lictor.catalog.locking import LockResult, lock
 from lictor.catalog.propose import Proposal, propose
 from lictor.catalog.reviewed import Catalog
@@ -12,10 +12,12 @@ __all__ = [
     "Catalog",
     "Change",
     "Decided",
+    "Drift",
     "LockResult",
     "Proposal",
     "classify",
     "diff",
+    "drift",
     "lock",
     "note",
     "origin_of",

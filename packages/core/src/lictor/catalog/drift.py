@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -39,6 +39,76 @@ class Change:
     def __str__(self) -> str:
         head = f"{visible(str(self.key))} {'is new' if self.new else 'has changed'}"
         return "\n".join([head, *(f"  {name}: {words}" for name, words in self.parts.items())])
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """How a program's tools differ from the catalog.
+
+    Attributes:
+        new: Tools that nobody has reviewed.
+        changed: Tools that are not what was reviewed.
+        blocked: Tools that were refused.
+        missing: Reviewed tools that the program does not have.
+        count: How many it has.
+    """
+
+    new: tuple[ToolKey, ...]
+    changed: tuple[Change, ...]
+    blocked: tuple[ToolKey, ...]
+    missing: tuple[ToolKey, ...]
+    count: int
+
+    def __bool__(self) -> bool:
+        return bool(self.new or self.changed or self.blocked or self.missing)
+
+    def __str__(self) -> str:
+        if not self:
+            return f"{self.count} tools, all as they were reviewed"
+        told = [
+            f"{visible(str(key))} {word}"
+            for keys, word in (
+                (self.new, "is not reviewed"),
+                (self.blocked, "is blocked"),
+                (self.missing, "is reviewed, and the program does not have it"),
+            )
+            for key in keys
+        ]
+        told += map(str, self.changed)
+        if self.new or self.changed:
+            told.append("mend: start the program once, then lictor review")
+        elif self.blocked:
+            told.append("mend: take it out of the program")
+        else:
+            told.append("mend: take its entry out of catalog.toml")
+        return "\n".join(told)
+
+
+def drift(catalog: Catalog, tools: Iterable[Tool]) -> Drift:
+    """Compares a program's tools with what was reviewed.
+
+    Args:
+        catalog: What is reviewed.
+        tools: All tools of the program, or of some servers; only those servers' tools can be
+            missing.
+    """
+    seen = {tool.key: tool for tool in tools}
+    codes = {key: catalog.check(tool) for key, tool in seen.items()}
+    servers = {key.server for key in seen} or {"local"}
+    changes = diff(catalog, {key: seen[key] for key in seen if codes[key] == "tool_changed"})
+    return Drift(
+        new=tuple(key for key in sorted(seen) if codes[key] == "tool_unreviewed"),
+        changed=tuple(changes),
+        blocked=tuple(key for key in sorted(seen) if codes[key] == "tool_blocked"),
+        missing=tuple(
+            known.review.key
+            for known in catalog.known_tools()
+            if known.review.key.server in servers
+            and known.review.key not in seen
+            and not known.review.blocked
+        ),
+        count=len(seen),
+    )
 
 
 def diff(catalog: Catalog, seen: Mapping[ToolKey, Tool]) -> list[Change]:
