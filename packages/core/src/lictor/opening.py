@@ -275,6 +275,11 @@ class Opener:
 
     def resume(self, task_id: str) -> Task:
         """A suspended task, continued; see `Gate.resume`."""
+        try:
+            # That it was suspended may be on its way to the store: from this process, a moment ago.
+            self.store.commit(durable=False).result(RESUME_SECONDS)
+        except Exception as error:
+            raise TaskError(f"whether task {task_id} is suspended is not known: {error}") from error
         row = self.store.task(task_id)
         if row is None or row.state != "suspended":
             state = "not known" if row is None else row.state
