@@ -21,7 +21,7 @@ from langchain_core.messages.tool import ToolOutputMixin
 from langchain_core.tools import ToolException
 from langgraph.types import Command
 
-from lictor import Decision, Denied, LictorError
+from lictor import Decision, Denied, LictorError, Pending
 from lictor_langchain.meeting import Meeting
 
 
@@ -38,6 +38,10 @@ class ToolDenied(Denied, ToolException):
     def __init__(self, decision: Decision, met: Meeting | None = None) -> None:
         super().__init__(decision)
         self.meeting = met
+
+
+class ToolPending(ToolDenied, Pending):
+    """A call of a guarded tool waits for a person who can still answer."""
 
 
 class Unguardable(LictorError):

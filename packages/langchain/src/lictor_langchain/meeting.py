@@ -59,9 +59,11 @@ class Inside:
 
     Attributes:
         task: The task it was authorized under.
+        effect: It, or a body around it, has an effect.
     """
 
     task: Task | None
+    effect: bool = True
 
 
 meeting: ContextVar[Meeting | None] = ContextVar("lictor_langchain_meeting", default=None)

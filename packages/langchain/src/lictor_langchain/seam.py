@@ -28,7 +28,7 @@ from lictor.gate import Gate
 from lictor.model import Pep
 from lictor.task import current
 from lictor_langchain.delegation import acting
-from lictor_langchain.denial import ToolDenied, improper
+from lictor_langchain.denial import ToolDenied, ToolPending, improper
 from lictor_langchain.meeting import (
     Inside,
     Meeting,
@@ -38,6 +38,7 @@ from lictor_langchain.meeting import (
     probing,
     watching,
 )
+from lictor_langchain.pause import pause, waits
 from lictor_langchain.shape import Shape, resolved_signature
 
 PEP: Final = Pep("langchain", "client")
@@ -107,7 +108,12 @@ class Seam:
         watch = watching.get()
         if watch is not None and met is not None and watch.host_id == met.host_id:
             watch.decision = decision
-        return ToolDenied(decision, met)
+        return (ToolPending if waits(decision) else ToolDenied)(decision, met)
+
+    def effectful(self) -> bool:
+        """Whether the body has an effect; one that nobody has reviewed counts as one."""
+        found = self.gate.catalog.known(self.shape.tool.key)
+        return found is None or found.review.effectful
 
 
 def seam_of(tool: BaseTool) -> Seam:
@@ -168,7 +174,9 @@ class Attempt:
         if self.seam.chained:
             others = self.seam.shape.bindings.keys() - {self.entry}
             permit = Permit(others, _encoded(checked))
-        return Meeting(self.seam, armed=False, permit=permit), Inside(current())
+        around = inside.get()
+        effect = self.seam.effectful() or (around is not None and around.effect)
+        return Meeting(self.seam, armed=False, permit=permit), Inside(current(), effect)
 
     def end(self, result: Any) -> Any:
         """Looks at the result before the host does."""
@@ -177,14 +185,15 @@ class Attempt:
             raise Withheld(problem)
         return result
 
-    def denial(self, denied: Denied) -> Denied:
-        """The error to raise for a `Denied` that came out of the gate.
+    def denial(self, denied: Denied) -> Exception:
+        """The error to raise for a `Denied` that came out of the gate: a denial, or a pause.
 
         One that the tool's own body raised stays what it is: the tool's failure.
         """
         if denied is self.nested or isinstance(denied, ToolDenied):
             return denied
-        return self.seam.denied(denied.decision, self.met)
+        paused = pause(denied.decision, self.host_id)
+        return paused or self.seam.denied(denied.decision, self.met)
 
 
 def _encoded(arguments: dict[str, object]) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,10 @@ from langchain_core.tools import BaseTool
 from pydantic import Field
 
 from lictor import audit
+from lictor.approval import settle
+from lictor.attempt import RecordKey
 from lictor.gate import Gate
-from lictor.ports import Known
+from lictor.ports import Known, Reply
 from lictor.task import Task
 from lictor.testing import gate_for, reviewed
 from lictor_langchain.guarding import definition
@@ -98,6 +101,14 @@ class Scene:
         """A task of `bot` for `alice`; it may only read unless it names tools."""
         given: dict[str, Any] = {"agent": "bot", "on_behalf_of": "alice", "session": "s", **more}
         return self.gate.task(tools=tools or None, **given)
+
+    def answer(self, state: str = "granted", *tools: str) -> int:
+        """Settles what is pending, of these tools only if any are named, as `lictor watch` does."""
+        self.gate.store.commit(durable=True).result(20.0)
+        rows = [row for row in self.gate.store.asks() if not tools or row.tool in tools]
+        reply = Reply(state, by="alice", channel="test", assurance="asserted")
+        key = RecordKey(b"k" * 32, "test")  # that of `gate_for`
+        return sum(settle(self.gate.store, row, reply, key.digest, time.time()) for row in rows)
 
     def lines(self, kind: str) -> list[dict[str, Any]]:
         """Bodies of the records of a kind."""
