@@ -45,8 +45,9 @@ LAYERS = [
     {"record", "stages"},
     {"pipeline", "opening"},
     {"gate"},
-    {"assemble"},
-    {"dev", "gather", "place"},
+    {"assemble", "reload"},
+    {"dev", "gather", "place", "rehearse"},
+    {"policytest"},
     {"cli", "demo", "testing"},
 ]
 """A module imports from layers above its own only; parts of one layer do not know each other."""
@@ -55,6 +56,7 @@ SAME_ROOM = [
     {"telemetry", "telemetry_event", "telemetry_tally"},
     {"template", "settings"},
     {"pipeline", "opening"},
+    {"assemble", "reload"},
 ]
 """Neighbours of one layer that may know each other: one room in two files, or types only."""
 

@@ -224,6 +224,25 @@ def test_explain_replays_an_autonomous_denial_as_it_was(tmp_path: Path, project:
 def test_explain_says_what_it_cannot_show_again(project: Path) -> None:
     with (
         Gate.from_file(project) as gate,
+        gate.task(
+            agent="bot",
+            on_behalf_of="alice",
+            session="s",
+            tools=["pay"],
+            limits={"pay": {"to": {"one_of": ["bob"]}, "amount": {"any": True}}},
+        ),
+        pytest.raises(Denied),
+    ):
+        gate.run(ToolCall(PAY, {"to": "bob", "amount": 1}), lambda args: args)
+
+    output = lictor(project, "explain", "last")
+
+    assert "cannot be shown: its task was opened with limits of its own" in output
+
+
+def test_explain_replays_a_task_that_just_named_its_tools(project: Path) -> None:
+    with (
+        Gate.from_file(project) as gate,
         gate.task(agent="bot", on_behalf_of="alice", session="s", tools=["pay"]),
         pytest.raises(Denied),
     ):
@@ -231,7 +250,7 @@ def test_explain_says_what_it_cannot_show_again(project: Path) -> None:
 
     output = lictor(project, "explain", "last")
 
-    assert "single conditions cannot be shown: the task was opened without a template" in output
+    assert "local/pay: ask (" in output.partition("decided once more")[2]
 
 
 def test_explain_takes_declared_labels_only(project: Path) -> None:
@@ -253,7 +272,7 @@ def test_check_tells_an_impact_that_is_missing_from_a_definition_that_is(project
     output = lictor(project, "check")
 
     assert "1 tools have no impact yet: local/new" in output
-    assert "\n  mend: write it into catalog.toml" in output
+    assert "\n  mend: lictor review, or write it into catalog.toml" in output
 
 
 def test_check_says_that_the_store_cannot_be_written(project: Path) -> None:
