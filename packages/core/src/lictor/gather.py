@@ -59,15 +59,9 @@ def definitions(tools: object, where: str = "tools") -> list[Tool]:
     return [_definition(server, each, where) for server, each in _listed(tools, where)]
 
 
-def drifted(catalog: Catalog, tools: Iterable[Tool], module: str = "") -> Drift:
-    """Compares; a module that was locked as the main program is not another one.
-
-    Args:
-        catalog: What is reviewed.
-        tools: What the program has.
-        module: The name under which it was imported now.
-    """
-    return drift(catalog, [_as_main(catalog, tool, module) for tool in tools])
+def drifted(catalog: Catalog, tools: Iterable[Tool]) -> Drift:
+    """Compares; what was locked while it was the main program may be imported by its name now."""
+    return drift(catalog, [_as_main(catalog, tool) for tool in tools])
 
 
 def _found(where: str, module: str, name: str, folder: Path) -> object:
@@ -143,9 +137,9 @@ def _definition(server: str, each: object, where: str) -> Tool:
     return tool
 
 
-def _as_main(catalog: Catalog, tool: Tool, module: str) -> Tool:
+def _as_main(catalog: Catalog, tool: Tool) -> Tool:
     locked = catalog.locked.get(tool.key)
-    if not module or locked is None or not locked.origin.startswith("__main__:"):
+    if locked is None or not locked.origin.startswith("__main__:"):
         return tool
-    origin = re.sub(rf"(?<!\S){re.escape(module)}:", "__main__:", tool.origin)
+    origin = re.sub(r"(?<!\S)[^\s:]+:", "__main__:", tool.origin)
     return Tool.from_definition({**tool.definition(), "origin": origin})

@@ -5,32 +5,50 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 
-from lictor.assemble import Project
+from lictor.ambient import within_reach
+from lictor.assemble import Project, project_of
 from lictor.catalog import read_seen
-from lictor.cli.shared import DEFAULT, ProjectFile, console, open_project, plain, plain_lines
+from lictor.cli.production import findings
+from lictor.cli.shared import DEFAULT, Place, ProjectFile, console, place, plain, plain_lines
 from lictor.errors import StoreError
+from lictor.gather import drifted, gathered
 from lictor.model import Tool
 
-_AMBIENT: Final = ("AWS_SECRET_ACCESS_KEY", "AZURE_CLIENT_SECRET", "GOOGLE_APPLICATION_CREDENTIALS")
 _LOW: Final = 100_000_000
-_FILES: Final = (".aws/credentials", ".kube/config", ".netrc", ".docker/config.json", ".pgpass")
 
 
 def check(
     project: ProjectFile = DEFAULT,
     show: Annotated[bool, typer.Option("--show", help="Print the Cedar of every policy.")] = False,
+    tools: Annotated[
+        str | None,
+        typer.Option(
+            "--tools",
+            metavar="MODULE:NAME",
+            help="Import these tools and compare them with the catalog; 1 if they differ.",
+        ),
+    ] = None,
+    production: Annotated[
+        bool,
+        typer.Option(
+            "--production", help="Name what does not belong into production; 1 if anything."
+        ),
+    ] = False,
 ) -> None:
-    """Checks configuration, catalog and policies; exit code 2 if something is wrong."""
-    found = open_project(project)
-    tools = found.catalog.known_tools()
+    """Checks configuration, catalog and policies; exit code 2 if something is wrong.
+
+    Nothing of your program is imported, unless --tools names it.
+    """
+    here = place(project)
+    found = project_of(here.toml, here.settings)
+    known = found.catalog.known_tools()
     console.print(
         f"{plain(found.path)}: profile {found.settings.profile}, mode {found.settings.mode}, "
-        f"{len(tools)} reviewed tools, {len(found.templates)} task templates"
+        f"{len(known)} reviewed tools, {len(found.templates)} task templates"
     )
     if show:
         for source in found.sources:
@@ -41,13 +59,35 @@ def check(
             f"{plain(finding.problem)}\n  mend: {plain(finding.mend)}",
             style="yellow",
         )
-    for problem in _problems(found):
+    for problem in _problems(found, production):
         console.print(f"warning: {plain_lines(problem)}", style="yellow")
+    good = _drift(found, here, tools) if tools is not None else True
+    if production:
+        good = _production(found, here) and good
+    if not good:
+        raise typer.Exit(1)
     console.print("ok")
 
 
-def _problems(project: Project) -> Iterator[str]:
-    if project.settings.mode == "observe":
+def _drift(project: Project, here: Place, where: str) -> bool:
+    console.print(f"importing {plain(where)}")
+    found = drifted(project.catalog, gathered(where, here.folder))
+    console.print(plain_lines(found), style="red" if found else None)
+    return not found
+
+
+def _production(project: Project, here: Place) -> bool:
+    found = list(findings(project, here.reviewed()))
+    for each in found:
+        console.print(f"production: {plain(each.what)}", style="red")
+        console.print(f"  mend: {each.mend}", style="red", markup=False)
+    if found:
+        console.print(f"{len(found)} findings for production")
+    return not found
+
+
+def _problems(project: Project, production: bool) -> Iterator[str]:
+    if project.settings.mode == "observe" and not production:
         yield "observe mode lets calls proceed that policy denies"
     seen = read_seen(project.seen)
     waiting = [key for key in sorted(seen) if _waits(project.catalog.check(seen[key]))]
@@ -56,19 +96,21 @@ def _problems(project: Project) -> Iterator[str]:
     if others:
         yield (
             f"{len(others)} tools wait for review: {', '.join(map(str, others))}\n"
-            "  mend: lictor catalog diff, lictor catalog lock"
+            "  mend: lictor review"
         )
     if unclassified:
         yield (
             f"{len(unclassified)} tools have no impact yet: {', '.join(map(str, unclassified))}\n"
-            f'  mend: write it into {project.settings.catalog}: impact = ["read"]'
+            f"  mend: write it into {project.settings.catalog}, or: lictor review"
         )
     for name, template in project.templates.items():
         for key in sorted(template.tools or ()):
             if project.catalog.known(key) is None:
                 yield f"tasks.{name} names {key}, which is not reviewed"
     yield from _store(project)
-    yield from _ambient()
+    secrets = () if production else within_reach()
+    if secrets:
+        yield f"secrets within reach of the agent: {', '.join(secrets)}"
 
 
 def _waits(code: str | None) -> bool:
@@ -98,12 +140,3 @@ def _store(project: Project) -> Iterator[str]:
         open_store(project.store, readonly=True).close()
     except StoreError as error:
         yield f"the store: {error}"
-
-
-def _ambient() -> Iterator[str]:
-    """Secrets that an agent of this account could reach without asking anybody."""
-    names = [name for name in _AMBIENT if name in os.environ]
-    names += sorted(name for name in os.environ if name.endswith("_API_KEY"))
-    files = [f"~/{name}" for name in _FILES if (Path.home() / name).exists()]
-    if names or files:
-        yield f"secrets within reach of the agent: {', '.join((*names, *files))}"
