@@ -298,6 +298,18 @@ class TestEvents:
         assert "secret" not in rig.everything()
         assert "disk /srv/secret is full" in caplog.text
 
+    def test_an_alarm_is_no_lost_record(self, rig: Rig) -> None:
+        rig.telemetry.alarm()
+        assert len(rig.events("lictor.home.alarm")) == 1
+        assert rig.total("lictor.record.failures") == 0
+
+    def test_another_mode_is_told_from_then_on(self, rig: Rig) -> None:
+        telemetry = Telemetry(rig.tracers, rig.meters, rig.loggers, mode=Mode.OBSERVE)
+        telemetry.turn_to(Mode.ENFORCE)
+        telemetry.decided(decided())
+        (event,) = rig.events()
+        assert event.attributes["lictor.mode"] == "enforce"
+
 
 class TestSampling:
     def test_with_the_sampler_off_event_and_count_are_there_with_usable_ids(self) -> None:

@@ -212,6 +212,7 @@ def test_all_that_is_emitted_is_declared(registry: Any, monkeypatch: pytest.Monk
             Executed(ulid(), ulid(), ToolKey("local", "refund"), outcome, 7, True, ids)
         )
     telemetry.degraded("full")
+    telemetry.alarm()
 
     finished, records = spans.get_finished_spans(), logs.get_finished_logs()
     data = reader.get_metrics_data()

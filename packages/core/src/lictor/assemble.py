@@ -31,13 +31,15 @@ from lictor.home import Seals, Watchman, seal
 from lictor.model import Impact, Kind, Mode
 from lictor.policy import CedarPolicy, Declared, PolicySource, compile_rules, guardrail
 from lictor.ports import Approvals, Clock, Reviewer, Store
-from lictor.protect import Protected, refuse_unsafe
+from lictor.protect import Exposed, Protected, exposed, refuse_exposed, refuse_unsafe
+from lictor.reload import Reload
 from lictor.settings import LocalDirectory, Settings
 from lictor.store import open_store
 from lictor.telemetry import Telemetry
 from lictor.template import Template, template_of
 
 SEEN: Final = "seen.json"
+RESTART: Final = "restart the program to use it"
 _log: Final = logging.getLogger("lictor")
 
 
@@ -93,6 +95,12 @@ class Project:
         """What the gate must not let a tool reach."""
         return [*self.config(), self.state]
 
+    def exposed(self) -> list[Exposed]:
+        """The tools that may write what they must not reach."""
+        reviews = (known.review for known in self.catalog.known_tools())
+        limits = {name: template.limits for name, template in self.templates.items()}
+        return exposed(reviews, limits, self.files())
+
 
 def config_files(path: Path, settings: Settings) -> list[Path]:
     """The files of a project that a person writes."""
@@ -108,7 +116,12 @@ def read(path: Path) -> Project:
         ConfigError: Something in it is wrong; says what, where and how to mend it.
     """
     refuse_unsafe(path)
-    return project_of(path, settings_file.load(path))
+    before = seal([path])
+    project = project_of(path, settings_file.load(path))
+    if project.seals[path] != before[path]:
+        raise ConfigError(str(path), "changes while it is read", "start the program again")
+    refuse_exposed(str(path), project.exposed())
+    return project
 
 
 def project_of(path: Path, settings: Settings) -> Project:
@@ -339,23 +352,30 @@ def gate_of(
     except BaseException:
         store.close()
         raise
-    gate.watch(_watchman(gate, project, warned=warned))
+    reload = None if warned else Reload(gate, project)
+    watchman = _watchman(gate, project, reload)
+    gate.watch(watchman, None if reload is None else reload.reload)
+    if warned:
+        for each in project.exposed():
+            tell(f"{each}: what leads there is denied")
     return gate
 
 
-def _watchman(gate: Gate, project: Project, *, warned: bool) -> Watchman:
+def _watchman(gate: Gate, project: Project, reload: Reload | None) -> Watchman:
+    say = _log.warning if project.settings.production else tell
+
     def alarm(text: str) -> None:
-        gate.telemetry.degraded(text)
-        tell(text)
+        gate.telemetry.alarm()
+        say(text)
 
     return Watchman(
         project.config(),
         project.seals,
         store=gate.store,
         tasks=lambda: gate.live,
-        take=lambda: "restart the program to use them",
+        take=(lambda: RESTART) if reload is None else reload.take,
         alarm=alarm,
-        hold=None if warned else gate.hold_back,
+        hold=None if reload is None else gate.hold_back,
     )
 
 

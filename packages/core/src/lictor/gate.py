@@ -17,6 +17,7 @@ import secrets
 import time
 import weakref
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -28,6 +29,7 @@ from lictor import drive
 from lictor.approval import Desk
 from lictor.attempt import RecordKey
 from lictor.catalog import Catalog
+from lictor.errors import ConfigError
 from lictor.forms import visible
 from lictor.home import Watchman
 from lictor.model import Decision, Mode, Principal, Tool, ToolCall, ToolKey
@@ -137,6 +139,7 @@ class Gate:
         self._adopter = 0
         self.closed = False
         self._watchman: Watchman | None = None
+        self._reload: Callable[[], None] | None = None
 
     @property
     def catalog(self) -> Catalog:
@@ -208,6 +211,7 @@ class Gate:
         body: Callable[[dict[str, object]], T],
         *,
         pauses: tuple[type[BaseException], ...] = (),
+        left: Future[None] | None = None,
     ) -> T:
         """Runs the body with the checked arguments, if the call is allowed.
 
@@ -215,6 +219,8 @@ class Gate:
             call: What is about to run.
             body: Receives the checked copy of the arguments, once, on this thread.
             pauses: The host's own control-flow exceptions; a body that raises one is `suspended`.
+            left: Resolved when the caller, who waits for this thread elsewhere, is gone: its
+                question is withdrawn and no body starts any more.
 
         Returns:
             What the body returned.
@@ -226,7 +232,7 @@ class Gate:
         self._show(call)
         self.announce()
         with self._at_home():
-            return drive.run(self._pipeline.steps(call), body, pauses)
+            return drive.run(self._pipeline.steps(call), body, pauses, left)
 
     async def arun(
         self,
@@ -427,10 +433,56 @@ class Gate:
         """Denies every effect from now on, for this reason; an empty one ends that."""
         self._stages.held_back = why
 
-    def watch(self, watchman: Watchman) -> None:
-        """Has somebody look after this gate's files and tasks until it is closed."""
-        self._watchman = watchman
+    def watch(self, watchman: Watchman, reload: Callable[[], None] | None = None) -> None:
+        """Has somebody look after this gate's files and tasks until it is closed.
+
+        Args:
+            watchman: Looks after them.
+            reload: Takes the files as they are now, if they are narrower.
+        """
+        self._watchman, self._reload = watchman, reload
         watchman.start()
+
+    def reload(self) -> None:
+        """Takes the files as they are now, if they are narrower than what is in force.
+
+        That is: permits, tools, principals, roles or templates removed, tools blocked, forbids
+        added, limits, budgets and times tightened, observing ended. Running tasks keep what they
+        were granted until they end; each of their calls is decided under the new files.
+
+        Raises:
+            ConfigError: They are wrong, or wider: it names in what. Nothing was taken.
+        """
+        if self._reload is None:
+            raise ConfigError(
+                "Gate.reload", "this gate takes no files while it runs", "restart the program"
+            )
+        try:
+            self._reload()
+        finally:  # what was not taken is on disk all the same
+            if self._watchman is not None:
+                self._watchman.look_at_files()
+
+    def narrow(
+        self,
+        *,
+        catalog: Catalog,
+        policy: Policy,
+        directory: Directory,
+        templates: Mapping[str, Template],
+        mode: Mode,
+        require_verified: bool,
+    ) -> None:
+        """Decides with these from now on; each of them allows no more than the one before.
+
+        So it does not matter which of them a call under way has met already.
+        """
+        self._opener.directory = self._stages.directory = directory
+        self._opener.templates = templates
+        self._stages.require_verified = require_verified
+        self._stages.mode = self._pipeline.teller.mode = mode
+        self.telemetry.turn_to(mode)
+        self.swap(catalog, policy)
 
     def trust(self) -> None:
         """Takes the files as they are now for what was loaded: they were written here."""

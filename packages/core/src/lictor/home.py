@@ -28,6 +28,7 @@ EVERY: Final = 0.5
 """Seconds between two looks at the tasks."""
 FILES_EVERY: Final = 10
 """Looks at the tasks between two at the files."""
+TRIES: Final = 10
 JOIN_SECONDS: Final = 5.0
 BLOCK: Final = 1 << 20
 
@@ -169,12 +170,19 @@ class Watchman:
     def look_at_tasks(self) -> None:
         """Ends the tasks that have been ended elsewhere."""
         try:
-            live = dict(self._tasks())
+            live = self._live()
             for task in self._store.ended(tuple(live)) if live else ():
                 with contextlib.suppress(Exception):  # one that cannot be recorded has stopped too
                     live[task].end(wait=False)
         except Exception as error:
             self._say(f"which tasks have ended cannot be read: {error}")
+
+    def _live(self) -> dict[str, Ending]:
+        """The tasks of this moment, though others begin and end meanwhile."""
+        for _ in range(TRIES):
+            with contextlib.suppress(RuntimeError):
+                return dict(self._tasks())
+        return {}
 
     def look_at_files(self) -> None:
         """Takes files that have become narrower, and holds effects back if they are not."""

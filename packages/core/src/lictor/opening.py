@@ -33,7 +33,7 @@ RESUME_SECONDS: Final = 10.0
 MAX_GRACE: Final = 3600
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Opener:
     """Opens, delegates, resumes and records tasks. Its identity is what ties a task to its gate."""
 
@@ -46,7 +46,7 @@ class Opener:
     live: WeakValueDictionary[str, Task] = field(default_factory=WeakValueDictionary, init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "sessions", Sessions(self.store))
+        self.sessions = Sessions(self.store)
 
     def open(
         self,

@@ -31,7 +31,7 @@ STOPPED: Final = "the same call was refused before: the model was told to stop c
 MAX_KNOWN: Final = 10_000
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Teller:
     """Builds records and events."""
 

@@ -106,6 +106,7 @@ class Telemetry:
         meters = _meters(meter_provider, release)
         self._tally, self._duration = meters.tally, meters.duration
         self._mode = mode.value
+        self._placement = placement
         self._describe = Describer(mode, placement)
         self._known = known_tools if callable(known_tools) else lambda: known_tools
         wish = os.environ.get(CAPTURE, "").upper() if capture_content else ""
@@ -160,6 +161,15 @@ class Telemetry:
         self._safely(self._tally.missed)
         name, span = names.EVENT_RECORD_DEGRADED, self._parent()
         self._safely(self._emit, name, SeverityNumber.ERROR, self._describe.degraded(), span, None)
+
+    def alarm(self) -> None:
+        """Says that the watchman has found something; what it is stands in the operator's log."""
+        name, span = names.EVENT_HOME_ALARM, self._parent()
+        self._safely(self._emit, name, SeverityNumber.WARN, self._describe.degraded(), span, None)
+
+    def turn_to(self, mode: Mode) -> None:
+        """Tells this mode from now on."""
+        self._mode, self._describe = mode.value, Describer(mode, self._placement)
 
     def _safely(self, step: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T | None:
         try:
