@@ -19,6 +19,7 @@ from lictor.store.stream import Process, process_start
 
 WATCH: Final = "watch"
 """Placement of the streams that `lictor watch` opens: it guards nothing."""
+_MADE: Final = "SELECT 1 FROM sqlite_master WHERE name = 'stream'"
 _OPEN: Final = (
     "SELECT pid, started FROM stream WHERE closed = 0 AND host = ? AND boot = ? AND placement != ?"
 )
@@ -39,7 +40,8 @@ def refuse_under_gate(store_path: Path) -> None:
     here = Process.here()
     try:
         with closing(sqlite3.connect(f"{store_path.absolute().as_uri()}?mode=ro", uri=True)) as db:
-            gates = set(db.execute(_OPEN, (here.host, here.boot, WATCH)).fetchall())
+            made = db.execute(_MADE).fetchone()  # its writer may only just have begun
+            gates = set(db.execute(_OPEN, (here.host, here.boot, WATCH)) if made else ())
     except sqlite3.Error as error:
         raise StoreError(
             f"{store_path}: cannot be read as a store: {error}", "lictor audit verify"

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import TimeoutError as Late
 from dataclasses import dataclass, field, replace
@@ -31,6 +31,8 @@ from lictor.ports import AskRow, Entry, PutTask, Reply, Store, TaskIs
 TICK: Final = 0.03
 REFRESH: Final = 1.0
 """Seconds between looks at which tasks run and which asks have run out."""
+SOON: Final = 0.2
+"""The same when a task has begun or ended."""
 COMMIT_SECONDS: Final = 10.0
 KEPT: Final = 10_000
 """Decisions that `e` can still name."""
@@ -71,6 +73,7 @@ class Lookout:
     _asks: tuple[AskRow, ...] = ()
     _running: list[Running] = field(default_factory=list)
     _looked: float = 0.0
+    _stale: bool = False
     _ask: AskRow | None = None
     _shown: str = ""
     _mode: str = ""
@@ -105,16 +108,18 @@ class Lookout:
         moved = self.tail.moved()
         if moved:
             self._show(filter(None, map(self._line, self.tail.new())))
-        if moved or now - self._looked >= REFRESH:
+        due = now - self._looked >= (SOON if self._stale else REFRESH)
+        if moved or due:
             self._asks = self._open_asks()
-        if now - self._looked >= REFRESH:
-            self._looked = now
+        if due:
+            self._looked, self._stale = now, False
             self._running = self.tail.running(time.time())
         self._next_ask()
         self._show(())
 
     def _line(self, body: Mapping[str, Any]) -> str:
         if body.get("kind") != "decision":
+            self._stale = self._stale or body.get("kind") == "task"
             return event(body)
         self._number += 1
         self._decisions[self._number] = str(body.get("id", ""))
@@ -167,7 +172,10 @@ class Lookout:
             for key in keys:
                 self._type(key)
             return
-        if len(keys) != 1 and keys[1:] != ["\n"]:
+        if not keys:
+            return
+        if len(keys) > 1 and keys[1:] != ["\n"]:
+            self._show(("  (one key at a time)",))
             return
         key = keys[0].lower()
         if self._mode == "end":
@@ -277,7 +285,8 @@ class Lookout:
             more = f" ({len(self._asks) - 1} more wait)" if len(self._asks) > 1 else ""
             what = f"{visible(str(ask.tool))} for {visible(ask.user)}"
             return f"{what}: run exactly this call? [y/n{view}]{more} "
-        tasks = ", ".join(dict.fromkeys(task.name for task in self._running)) or "none"
+        count = Counter(task.name for task in self._running)
+        tasks = ", ".join(f"{n} x {name}" if n > 1 else name for name, n in count.items()) or "none"
         return f"{self.title}  running: {tasks}  asks: {len(self._asks)}  [?] help [q] quit "
 
     def _show(self, lines: Iterable[str]) -> None:

@@ -20,6 +20,9 @@ from lictor.store.stream import death
 PAGE: Final = 1_000
 _NEW: Final = "SELECT rowid, body FROM record WHERE rowid > ? ORDER BY rowid LIMIT ?"
 _NEWEST: Final = "SELECT COALESCE(MAX(rowid), 0) FROM record"
+_LAST: Final = (
+    "SELECT rowid - 1 FROM record WHERE kind = 'decision' ORDER BY rowid DESC LIMIT 1 OFFSET ?"
+)
 _RUNNING: Final = (
     'SELECT task.id, task."grant", stream.id, stream.host, stream.boot, stream.pid, '
     "stream.started, stream.beat, stream.closed FROM task JOIN stream ON stream.id = task.stream "
@@ -54,7 +57,7 @@ class Tail:
 
     Args:
         path: The database file.
-        last: How many records to begin with.
+        last: How many decisions to begin with.
 
     Raises:
         StoreError: It cannot be read.
@@ -65,10 +68,11 @@ class Tail:
         try:
             uri = f"{path.absolute().as_uri()}?mode=ro"
             self._db = sqlite3.connect(uri, uri=True, isolation_level=None)
-            (newest,) = self._db.execute(_NEWEST).fetchone()
+            query, values = (_LAST, (last - 1,)) if last else (_NEWEST, ())
+            found = self._db.execute(query, values).fetchone()
         except sqlite3.Error as error:
             raise self._unreadable(error) from error
-        self._row = max(newest - last, 0)
+        self._row = found[0] if found else 0
 
     def __enter__(self) -> Tail:
         return self

@@ -16,11 +16,12 @@ from lictor.assemble import record_key
 from lictor.cli import explain as explaining
 from lictor.cli.hint import WATCH, refuse_under_gate
 from lictor.cli.lookout import TICK, Lookout
-from lictor.cli.shared import DEFAULT, Place, ProjectFile, place
+from lictor.cli.shared import DEFAULT, ProjectFile, place
 from lictor.cli.tail import Tail, event, line
 from lictor.dev import account
 from lictor.errors import ConfigError, LictorError, StoreError
 from lictor.forms import visible
+from lictor.place import Place
 from lictor.store import open_store
 
 LOCK: Final = "watch.lock"
@@ -29,7 +30,7 @@ _PRINT: Final = "lictor watch --no-input only prints decisions and needs no term
 
 def watch(
     project: ProjectFile = DEFAULT,
-    last: Annotated[int, typer.Option(help="How many records to begin with.", min=0)] = 10,
+    last: Annotated[int, typer.Option(help="How many decisions to begin with.", min=0)] = 10,
     no_input: Annotated[
         bool, typer.Option("--no-input", help="Only print what is decided, and answer nothing.")
     ] = False,
