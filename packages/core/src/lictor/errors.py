@@ -54,7 +54,8 @@ class Denied(LictorError):
         detail = f"\n  {self.decision.detail}" if self.decision.detail else ""
         return (
             f"{self.decision.tool} was denied: {self.decision.reason}{detail}\n"
-            f"  {refusal.developer}\n  mend: {refusal.mend}\n"
+            f"  {refusal.developer}\n"
+            f"  mend: {mend(self.decision.reason, self.decision.asks)}\n"
             f"  decision {self.decision.id}: lictor explain {self.decision.id}"
         )
 
@@ -128,20 +129,21 @@ class Refusal:
     failure: bool = False
 
 
-_STOP = "Do not try again; continue without it or ask the user."
+CONFIRM: Final = "confirm:user"
+_STOP: Final = "Do not try again; continue without it or ask the user."
 
 REFUSALS: Final[dict[str, Refusal]] = {
     "input_invalid": Refusal(
         "The arguments do not fit the tool's definition.",
         "The arguments are malformed or do not validate against the pinned schema.",
-        "call the tool with arguments that fit its schema (lictor explain names the argument)",
+        "call the tool with arguments that fit its schema (the detail names the one that does not)",
         "schema",
     ),
     "not_canonical": Refusal(
         "An argument is not written in its canonical form.",
         "A path, URL, address or text differs from its canonical form, so what is checked would "
         "not be what runs.",
-        "write the value in the form that lictor explain shows",
+        "write the value as the detail says",
         "schema",
     ),
     "input_hidden": Refusal(
@@ -154,37 +156,37 @@ REFUSALS: Final[dict[str, Refusal]] = {
         f"This tool could not be called. {_STOP}",
         "The host gave up before the tool was met, as when an asynchronous tool is called from "
         "synchronous code.",
-        "call the tool the way it is written (ainvoke for an async one)",
+        "call the tool the way it is written: await agent.ainvoke(...) for an async one",
         "schema",
     ),
     "tool_unknown": Refusal(
         f"There is no such tool. {_STOP}",
         "The model asked for a name that no offered tool has.",
-        "nothing to mend if the model invented it; else offer the tool to the agent",
+        "nothing, if the model invented it; else offer it: create_agent(model, [tool], gate=gate)",
         "catalog",
     ),
     "tool_unreviewed": Refusal(
         f"This tool has not been reviewed, so it may not run. {_STOP}",
         "The catalog has no entry for the tool.",
-        "lictor catalog lock, then classify it in catalog.toml",
+        "lictor review, then start the program again",
         "catalog",
     ),
     "tool_changed": Refusal(
         f"This tool has changed since it was reviewed, so it may not run. {_STOP}",
         "The definition or code that is about to run is not the one that was reviewed.",
-        "lictor catalog diff, then lictor catalog lock",
+        "lictor review (it shows what changed), then start the program again",
         "catalog",
     ),
     "tool_blocked": Refusal(
         f"This tool is blocked. {_STOP}",
         "The reviewer blocked the tool.",
-        "remove blocked = true in catalog.toml if it was a mistake",
+        "if that was a mistake: remove blocked = true in catalog.toml, then lictor review",
         "catalog",
     ),
     "tool_unguarded": Refusal(
         f"This tool may not be called here. {_STOP}",
         "A tool was about to run that no guard holds.",
-        "pass the tool through guard(tools, gate) or create_agent(..., gate=gate)",
+        "create_agent(model, tools, gate=gate), or guard(tools, gate) for a hand-built graph",
         "catalog",
     ),
     "tool_isolation": Refusal(
@@ -196,179 +198,200 @@ REFUSALS: Final[dict[str, Refusal]] = {
     "provider_tool": Refusal(
         f"This provider tool may not be used. {_STOP}",
         "A tool that the model provider runs itself cannot be authorized per call.",
-        "remove it, or allow-list its type in provider_tools of the middleware",
+        "remove it, or let its type pass: GateMiddleware(gate, provider_tools=['web_search'])",
         "catalog",
     ),
     "task_missing": Refusal(
         f"No task is open, so nothing may run. {_STOP}",
         "The call was made outside `with gate.task(...)`, or in a thread without its context.",
-        "open a task around the agent run; in a bare thread use task.bind(function)",
+        'with gate.task("NAME", agent="NAME", on_behalf_of="NAME"): around the run; in a bare '
+        "thread task.bind(function)",
         "identity",
     ),
     "task_ended": Refusal(
         f"The task has ended, so nothing more may run. {_STOP}",
         "The call was made after its task ended.",
-        "keep the work inside the task's block, or open another task",
+        "make the call inside the block of its task, or open another one with gate.task(...)",
         "identity",
     ),
     "task_suspended": Refusal(
         f"The task waits for a person. {_STOP}",
         "The call was made while its task is suspended.",
-        "gate.resume(task_id)",
+        "lictor watch (answers its question), then gate.resume(task.id)",
         "identity",
     ),
     "principal_unknown": Refusal(
         f"The caller is not known. {_STOP}",
         "A principal of the chain is not, or no longer, in the directory.",
-        "add it under [agents.x] or [users.x] in lictor.toml",
+        "name it in lictor.toml: [agents.NAME] or [users.NAME], then start the program again",
         "identity",
     ),
     "identity_unverified": Refusal(
         f"The caller's identity is not verified. {_STOP}",
         "Verified identity is required here and the task was opened with names.",
-        "open the task with agent_token= and user_token=, or set require_verified = false",
+        "require_verified = false in lictor.toml, where names without a proof are enough",
         "identity",
     ),
     "revoked": Refusal(
         f"The authority for this was withdrawn. {_STOP}",
         "The task, agent, user or tenant was revoked.",
-        "lictor explain shows what was revoked and by whom",
+        "lictor explain last shows what was withdrawn",
         "revocation",
     ),
     "grant_expired": Refusal(
         f"The time for this task is over. {_STOP}",
         "The task's grant has expired.",
-        "open a new task, or give it a longer expires_in",
+        "open a new task, or let it last longer: expires_in = 3600 in [tasks.NAME]",
         "grant",
     ),
     "grant_scope": Refusal(
         f"This task does not include that tool. {_STOP}",
         "The task's grant does not cover the tool (a task that names no tools may only read).",
-        "add the tool to the task: tools = [...] in [tasks.x] or gate.task(tools=...)",
+        'name it in the task: tools = ["TOOL"] in [tasks.NAME], or gate.task(..., tools=["TOOL"])',
         "grant",
     ),
     "grant_limit": Refusal(
         f"This task does not allow the tool with these arguments. {_STOP}",
         "An argument is outside the grant's limits, or is one that the limits do not name.",
-        "change the limits of the task, or leave the argument out",
+        "change the limit in [tasks.NAME.limits.TOOL], or leave the argument out",
         "grant",
     ),
     "tenant": Refusal(
         f"That belongs to another tenant. {_STOP}",
         "The tenants of task, principals and tool differ.",
-        "open the task for the tenant that owns the tool",
+        'tenant = "TENANT", the same one, in [agents.NAME], [users.NAME] and, of catalog.toml, '
+        "[servers.NAME]",
         "tenant",
     ),
     "config_changed": Refusal(
         f"The rules have changed on disk, so nothing may be done now. {_STOP}",
         "A file that the gate was made from is no longer what was loaded, and not merely narrower.",
-        "lictor check; put the file back, or restart the program to use it as it is",
+        "put the file back; or lictor check, then start the program again to use it as it is",
         "protected",
     ),
     "protected": Refusal(
         f"That location is protected. {_STOP}",
         "An argument leads to the gate's own files, environment or listeners.",
-        "keep Lictor's files outside what the agent's tools can reach",
+        "call it with another path, or move Lictor's files out of what the tool can reach",
         "protected",
     ),
     "budget_exceeded": Refusal(
         f"The budget of this task is used up. {_STOP}",
         "The task's budget of calls or spend does not cover the call.",
-        "raise calls or spend in [tasks.x]",
+        'raise it in [tasks.NAME]: calls = 100 or spend = "500.00"',
         "budget",
     ),
     "no_permit": Refusal(
         f"This is not permitted. {_STOP}",
         "No policy permits the call for every principal of the chain.",
-        "lictor explain names the conditions that failed",
+        "lictor explain last names the conditions that failed; a [[rule]] in lictor.toml permits",
         "policy",
     ),
     "policy_denied": Refusal(
         f"This is forbidden. {_STOP}",
         "A policy forbids the call.",
-        "lictor explain names the policy",
+        "lictor explain last names the policy and why: change it, or make another call",
         "policy",
     ),
     "policy_error": Refusal(
         f"The policy could not be evaluated, so nothing ran. {_STOP}",
         "A policy raised an error or the engine gave no usable answer.",
-        "lictor check",
+        "lictor check, and lictor explain last names the policy that failed: change it",
         "policy",
         failure=True,
     ),
     "policy_timeout": Refusal(
         f"The policy did not answer in time, so nothing ran. {_STOP}",
         "The policy engine did not answer within its deadline.",
-        "check the policy service; raise policy_timeout if it is slow",
+        "policy_timeout = 10.0 in lictor.toml, if the policy service is only slow",
         "policy",
         failure=True,
     ),
     "ask_required": Refusal(
         "A person must agree to this first.",
         "The call needs a confirm or an approval, and the question was asked.",
-        "answer it, then gate.resume(task_id)",
+        "lictor watch (in another terminal) to answer it, then gate.resume(task.id)",
         "ask",
     ),
     "ask_unavailable": Refusal(
         f"A person would have to agree to this, and nobody can be asked. {_STOP}",
         "The call needs a confirm or an approval and nobody can be asked for it.",
-        "lictor watch (in another terminal), or limit the call's target and amount in the task",
+        "lictor watch (in another terminal), then call again; or fix its target and amount "
+        "in [tasks.NAME.limits.TOOL]",
         "ask",
     ),
     "ask_rejected": Refusal(
         f"The person who was asked did not agree. {_STOP}",
         "The confirm or approval was rejected; the same call is not asked again in this task.",
-        "ask the person why, or open another task",
+        "ask the person why; only another task asks again: gate.task(...)",
         "ask",
     ),
     "ask_unanswered": Refusal(
         f"A person was asked and did not answer. {_STOP}",
         "The question stood for its time and nobody answered it.",
-        "run it again while somebody is there: lictor watch",
+        "lictor watch, then make the call again while somebody is there",
         "ask",
     ),
     "contention": Refusal(
         "Other work changed the facts while this was decided, so nothing ran.",
         "What the decision rested on changed three times in a row.",
-        "run fewer effectful calls of one session at once",
+        "make the call again; run fewer effectful calls of one session at once",
         "intent",
         failure=True,
     ),
     "already_attempted": Refusal(
         f"This call was already made once. {_STOP}",
         "The host started the same call a second time (resume, replay, time travel).",
-        "look at the first attempt's outcome: lictor explain",
+        "lictor explain last tells how the first attempt ended; to do it again, make a new call",
         "intent",
     ),
     "record_unavailable": Refusal(
         f"The call could not be recorded, so nothing ran. {_STOP}",
         "The store did not take the record, so the call was denied.",
-        "lictor check (is the store full, read-only or locked?)",
+        "lictor check (is the store full, read-only or locked?), then start the program again",
         "intent",
         failure=True,
     ),
     "result_withheld": Refusal(
         f"The call ran, but its result is withheld. {_STOP}",
         "What the result adds to the session could not be recorded, or it holds what may not pass.",
-        "lictor check; the outcome is in the record",
+        "lictor check; how the call ended: lictor explain last",
         "labels",
         failure=True,
     ),
     "interrupted": Refusal(
         "The call was cancelled before it was decided, so nothing ran.",
         "The caller was cancelled or interrupted while the call was being decided.",
-        "nothing to mend",
+        "nothing: its caller gave up; the call can be made again",
         "internal",
     ),
     "internal_error": Refusal(
         f"The call could not be checked, so nothing ran. {_STOP}",
         "The gate met an error of its own.",
-        "lictor explain shows it; please report it",
+        "lictor explain last shows it; please report it",
         "internal",
         failure=True,
     ),
 }
 """code → refusal. `permit` is the one reason of an ALLOW and stands in no table of refusals."""
+
+_NO_APPROVAL: Final = (
+    "fix its target and amount in [tasks.NAME.limits.TOOL], or change the policy that demands it "
+    "(lictor explain last names it): an approval by somebody else cannot be given yet"
+)
+
+
+def mend(code: str, asks: tuple[str, ...] = ()) -> str:
+    """What mends a refusal.
+
+    Args:
+        code: Its code.
+        asks: What people were to be asked. Only a confirm can be given where `lictor watch` runs.
+    """
+    if code == "ask_unavailable" and any(ask != CONFIRM for ask in asks):
+        return _NO_APPROVAL
+    return REFUSALS[code].mend
+
 
 PERMIT: Final = "permit"
 POLICY_STAGE: Final = frozenset({"no_permit", "policy_denied"})

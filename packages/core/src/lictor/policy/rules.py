@@ -110,7 +110,9 @@ def _compile(rule: Mapping[str, object], here: str, known: Known, declared: Decl
         )
     allow = rule.get("allow", {})
     if not isinstance(allow, Mapping):
-        raise ConfigError(here, "allow is no table", "write allow = { argument = limit }")
+        raise ConfigError(
+            here, "allow is no table", 'write allow = { amount = { min = "0", max = "500" } }'
+        )
     shape = of_tool(known.tool, known.review)
     fields = {field.name: field for field in shape.fields if not field.counts}
     parts = []
