@@ -290,6 +290,7 @@ def test_no_line_of_a_definition_looks_like_one_of_ours() -> None:
 
     for line in lines:
         assert line.isprintable(), line
+        assert len(line) <= 78, line
         assert "\u202e" not in line
         assert "\u200b" not in line
     ours = [line for line in lines if line.startswith(("lictor", "  looks like"))]

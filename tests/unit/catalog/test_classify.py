@@ -204,6 +204,19 @@ def test_a_file_edited_into_nonsense_is_refused_and_left_alone(
     assert files.bytes() == before
 
 
+@pytest.mark.parametrize("what", ["impact", "pin"])
+def test_what_cannot_be_written_without_touching_something_else_is_not_written(
+    files: Files, what: str
+) -> None:
+    hidden = f'credentials = ["""\n{what} = ["read"]\n"""]\nimpact = [ '
+    before = files.write(MINE.replace("impact = [ ", hidden)).bytes()
+
+    with pytest.raises(ConfigError, match="without touching something else"):
+        files.classify()
+
+    assert files.bytes() == before
+
+
 def test_a_damaged_lock_is_refused_and_left_alone(files: Files) -> None:
     files.write().lock.write_text("{}")
     before = files.bytes()
