@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import textwrap
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
@@ -190,6 +191,13 @@ def wrapped(text: str) -> list[str]:
         row += character
         used += wide
     return [*rows, row]
+
+
+def _prose(text: str) -> list[str]:
+    """The same for sentences, which are broken between words."""
+    if not text.isascii():
+        return _wrapped(text)
+    return textwrap.wrap(text, WIDTH, subsequent_indent=_GOES_ON)
 
 
 def _columns(character: str) -> int:
