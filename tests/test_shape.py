@@ -48,7 +48,7 @@ LAYERS = [
     {"assemble", "reload"},
     {"dev", "gather", "place", "rehearse"},
     {"policytest"},
-    {"cli", "demo", "testing"},
+    {"cli", "demo", "helpers", "testing"},
 ]
 """A module imports from layers above its own only; parts of one layer do not know each other."""
 
