@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from lictor.cli import audit, catalog, check, demo, explain, review, watch
+from lictor.cli import audit, catalog, check, demo, explain, review, test, watch
 from lictor.errors import LictorError
 
 app = typer.Typer(
@@ -19,6 +19,7 @@ app.command("demo")(demo.demo)
 app.command("review")(review.review)
 app.command("check")(check.check)
 app.command("watch")(watch.watch)
+app.add_typer(test.app, name="test")
 app.command("explain")(explain.explain)
 app.add_typer(catalog.app, name="catalog")
 app.add_typer(audit.app, name="audit")
