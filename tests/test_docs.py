@@ -7,6 +7,8 @@
   looked up.
 * `<!-- test NAME … -->` writes a file the reader does not need to see, `<!-- test-run … -->` runs a
   command.
+* A page that presses keys (`‹y›`) or has a second terminal is followed on real ones, line by line:
+  `scripts/follow.py` says how.
 """
 
 from __future__ import annotations
@@ -16,42 +18,17 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from follow import Reader, acted, blocks
 
 ROOT = Path(__file__).parents[1]
 PAGES = [
     *(ROOT / name for name in ("README.md", "SECURITY.md", "CONTRIBUTING.md", "CHANGELOG.md")),
     *sorted((ROOT / "docs").rglob("*.md")),
 ]
-BLOCK = re.compile(
-    r"^```(?P<lang>[a-z]+)(?: (?P<name>[^\n]+))?\n(?P<text>.*?)^```$"
-    r"|<!-- test (?P<file>[^\n]+)\n(?P<hidden>.*?)\n-->"
-    r"|<!-- test-run (?P<run>[^\n]+) -->",
-    re.MULTILINE | re.DOTALL,
-)
-
-
-@dataclass(frozen=True)
-class Block:
-    lang: str
-    name: str
-    text: str
-    line: int
-
-
-def blocks(page: Path) -> Iterator[Block]:
-    source = page.read_text(encoding="utf-8")
-    for found in BLOCK.finditer(source):
-        line = source.count("\n", 0, found.start()) + 1
-        if found["run"]:
-            yield Block("console", "", f"$ {found['run']}\n", line)
-        elif found["file"]:
-            yield Block("file", found["file"], found["hidden"] + "\n", line)
-        else:
-            yield Block(found["lang"], found["name"] or "", found["text"], line)
 
 
 def commands(text: str) -> Iterator[tuple[str, list[str]]]:
@@ -97,6 +74,12 @@ def run(command: str, expected: list[str], folder: Path, where: str) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_the_page_is_true(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if acted(page):
+        folder = tmp_path / "my-agent"
+        folder.mkdir()
+        with Reader(folder, Path(sys.executable).parent) as reader:
+            reader.follow(page)
+        return
     monkeypatch.chdir(tmp_path)
     namespace: dict[str, object] = {"__name__": "__page__"}
     for block in blocks(page):

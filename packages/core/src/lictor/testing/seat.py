@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import os
 import pty
@@ -12,7 +13,7 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fcntl import ioctl
 from types import TracebackType
 from typing import Any, Final
@@ -33,6 +34,7 @@ class Seat:
         env: More environment.
         rows: Height of the terminal.
         columns: Width of the terminal.
+        hear: Told what comes, as it comes.
         more: For `subprocess.Popen` (`cwd`, …); `stdin` and `stdout` may be other than the
             terminal, as long as `stdin` is it.
     """
@@ -44,12 +46,15 @@ class Seat:
         env: Mapping[str, str] | None = None,
         rows: int = 40,
         columns: int = 120,
+        hear: Callable[[bytes], None] = lambda data: None,
         **more: Any,
     ) -> None:
         self.master, self.slave = pty.openpty()
         ioctl(self.slave, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
         self.seen = ""
         self._mark = 0
+        self._hear = hear
+        self._decode = codecs.getincrementaldecoder("utf-8")("replace")
         given = {"stdin": self.slave, "stdout": self.slave, "stderr": self.slave, **more}
         self.program = subprocess.Popen(  # noqa: S603
             [sys.executable, "-I", "-S", "-c", _SIT_DOWN, *argv],
@@ -65,7 +70,7 @@ class Seat:
         """
         deadline = time.monotonic() + seconds
         while text not in self.seen[self._mark :]:
-            if time.monotonic() >= deadline or not self._read(0.1):
+            if time.monotonic() >= deadline or not self.look(0.1):
                 raise AssertionError(f"{text!r} did not come; seen:\n{self.seen}")
         end = self.seen.index(text, self._mark) + len(text)
         found, self._mark = self.seen[self._mark : end], end
@@ -79,9 +84,9 @@ class Seat:
         """Waits for the program to end, and returns what else it showed."""
         deadline = time.monotonic() + seconds
         while self.program.poll() is None and time.monotonic() < deadline:
-            self._read(0.05)
+            self.look(0.05)
         code = self.program.wait(timeout=max(deadline - time.monotonic(), 0.1))
-        while select.select([self.master], [], [], 0)[0] and self._read(0):
+        while select.select([self.master], [], [], 0)[0] and self.look(0):
             pass
         found, self._mark = self.seen[self._mark :], len(self.seen)
         return f"{found}[exit {code}]"
@@ -116,12 +121,14 @@ class Seat:
     ) -> None:
         self.close()
 
-    def _read(self, seconds: float) -> bool:
+    def look(self, seconds: float = 0.0) -> bool:
+        """Reads what has come, waiting a little for it; false when the terminal is gone."""
         if not select.select([self.master], [], [], seconds)[0]:
             return True
         try:
             data = os.read(self.master, 65_536)
         except OSError:
             return False
-        self.seen += _ESCAPES.sub("", data.decode("utf-8", "replace"))
+        self._hear(data)
+        self.seen += _ESCAPES.sub("", self._decode.decode(data))
         return bool(data)
