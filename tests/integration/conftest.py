@@ -19,7 +19,7 @@ from lictor.testing.seat import Seat
 WAIT = 60.0
 ONCE = "[Enter] deny once > "
 SURE = "Run exactly this call? [y/N] "
-PRELUDE = '''
+PRELUDE = """
 import os, sys
 from lictor import Gate
 from lictor.errors import Denied
@@ -54,7 +54,7 @@ def call(gate, tool, host_id="", /, **arguments):
     say("ran:", tool.key.name, *ran)
     return None
 
-'''
+"""
 
 
 class Play:

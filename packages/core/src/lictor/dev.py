@@ -12,8 +12,8 @@ Rules enforced here:
 
 from __future__ import annotations
 
-import getpass
 import os
+import pwd
 import re
 import sys
 import threading
@@ -27,7 +27,7 @@ from typing import Final
 from lictor import settings as settings_file
 from lictor.approval import Watched
 from lictor.approval.terminal import AtTerminal, Gone, Terminal, Unanswered
-from lictor.approval.tty import NoTerminal
+from lictor.approval.tty import WATCH, NoTerminal
 from lictor.assemble import Project, declare, gate_of, project_of
 from lictor.canonical import Json
 from lictor.catalog import classify, diff, propose
@@ -75,10 +75,13 @@ def program() -> tuple[Path, str]:
 
 
 def account() -> str:
-    """The operating-system account, as a name that may stand in records."""
+    """The operating-system account, as a name that may stand in records.
+
+    Not `getpass.getuser`: what the environment says of it could be a user with more roles.
+    """
     try:
-        return _named(getpass.getuser())
-    except (OSError, KeyError, ImportError):
+        return _named(pwd.getpwuid(os.getuid()).pw_name)
+    except KeyError:
         return f"uid-{os.getuid()}"
 
 
@@ -138,11 +141,12 @@ def _project(folder: Path, agent: str) -> Project:
 
 
 def _refuse_unwritable(folder: Path) -> None:
-    refuse_unsafe(folder)
-    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+    if os.path.isdir(folder):
+        refuse_unsafe(folder)
+    if not os.path.isdir(folder) or not os.access(folder, os.W_OK | os.X_OK):
         raise ConfigError(
             str(folder),
-            "cannot be written, and reviewed tools and records must go somewhere",
+            "is no folder that can be written, and reviewed tools and records must go somewhere",
             'Gate.dev("/a/folder/of/yours")',
         )
 
@@ -193,7 +197,7 @@ class LiveReview:
                 return ""  # answered meanwhile, for another call
             unready = self.terminal.ready()
             if unready:
-                return f"{unready}; {_REVIEW}"
+                return _review_helps(unready)
             return self._ask(gate, tool, arguments, gone)
 
     def _ask(self, gate: Gate, tool: Tool, arguments: Mapping[str, Json], gone: Event) -> str:
@@ -220,7 +224,7 @@ class LiveReview:
                     screen.say(f"not written: {error}")
                     return str(error)
         except (Unanswered, Gone, NoTerminal) as error:
-            return f"{error or type(error).__name__}; {_REVIEW}"
+            return _review_helps(str(error))
         self._admit(gate, known)
         return ""
 
@@ -240,6 +244,11 @@ class LiveReview:
         if task is not None and not known.review.blocked:
             tools = (task.grant.tools or frozenset()) | {known.review.key}
             task.regrant(replace(task.grant, id=ulid(), tools=tools))
+
+
+def _review_helps(problem: str) -> str:
+    """`lictor watch` answers questions about calls; tools are reviewed elsewhere."""
+    return f"{problem.removesuffix(f'; {WATCH}')}; {_REVIEW}"
 
 
 @contextmanager

@@ -201,7 +201,7 @@ class Opener:
             self,
             grant,
             opened,
-            assurance=Assurance.ASSERTED,
+            assurance=Assurance.ASSERTED if parent is None else parent.assurance,
             task_id=task_id,
             parent=parent,
             grace=grace,

@@ -109,8 +109,10 @@ class Stages:
         if self.reviewer is None or refuse.code not in ("tool_unreviewed", "tool_changed"):
             raise refuse
         self.identify(a)  # nobody is disturbed for a call that could not be made anyway
+        if a.taken is None:
+            self.take(a)  # they are refused here: the person would see other arguments
         reviewer, gone, code = self.reviewer, Event(), refuse.code
-        tool, view = a.call.tool, a.args.view if a.taken is not None else {}
+        tool, view = a.call.tool, a.args.view
         ended = yield Io(
             offload(lambda: reviewer.review(tool, view, code, gone)), REVIEW_SECONDS, gone.set
         )
