@@ -196,7 +196,7 @@ def wrapped(text: str) -> list[str]:
 def _prose(text: str) -> list[str]:
     """The same for sentences, which are broken between words."""
     if not text.isascii():
-        return _wrapped(text)
+        return wrapped(text)
     return textwrap.wrap(text, WIDTH, subsequent_indent=_GOES_ON)
 
 
