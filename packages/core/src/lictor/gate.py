@@ -126,6 +126,7 @@ class Gate:
             clock=clock,
             approvals=None if approvals is None else Desk(store, approvals, key.digest, clock),
             reviewer=reviewer,
+            note=self.met,
             protected=protected or Protected(()),
             mode=mode,
             placement=placement,
@@ -381,7 +382,7 @@ class Gate:
     # -- for adapters -----------------------------------------------------------------------------
 
     def met(self, tool: Tool) -> None:
-        """Notes a definition that an adapter is about to guard, for `lictor catalog lock`."""
+        """Notes a definition that is about to be guarded, or was refused, for `lictor review`."""
         if self._met.get(str(tool.key)) == tool:
             return
         self._met[str(tool.key)] = tool

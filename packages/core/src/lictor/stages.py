@@ -19,7 +19,7 @@ Rules enforced here:
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from decimal import ROUND_CEILING, Decimal, InvalidOperation
 from threading import Event
@@ -31,7 +31,7 @@ from lictor.canonical import InputInvalid, Json, canonical, take
 from lictor.catalog import Catalog
 from lictor.drive import Body, Ended, Io, offload
 from lictor.errors import POLICY_STAGE, REFUSALS
-from lictor.model import UNITS, Assurance, Impact, Kind, Mode, Principal, ToolCall, derived_id
+from lictor.model import UNITS, Assurance, Impact, Kind, Mode, Principal, Tool, ToolCall, derived_id
 from lictor.ports import (
     Answer,
     Approvals,
@@ -61,6 +61,10 @@ Stage: TypeAlias = Generator[Io | Body, Ended, None]
 _NOTHING: Final = Protected(())
 
 
+def _unnoted(tool: Tool) -> None:
+    """Where no definitions are kept."""
+
+
 @dataclass(slots=True)
 class Stages:
     """The stages, with the parts they ask."""
@@ -73,6 +77,7 @@ class Stages:
     clock: Clock = time.time
     approvals: Approvals | None = None
     reviewer: Reviewer | None = None
+    note: Callable[[Tool], None] = _unnoted
     protected: Protected = _NOTHING
     mode: Mode = Mode.ENFORCE
     placement: str = "p0"
@@ -106,7 +111,10 @@ class Stages:
 
     def review(self, a: Attempt, refuse: Refuse) -> Generator[Io, Ended, None]:
         """Has a person look at a tool that nobody has reviewed; refuses unless that decides it."""
-        if self.reviewer is None or refuse.code not in ("tool_unreviewed", "tool_changed"):
+        if refuse.code not in ("tool_unreviewed", "tool_changed"):
+            raise refuse
+        self.note(a.call.tool)  # else `lictor review` would have nothing to show
+        if self.reviewer is None:
             raise refuse
         self.identify(a)  # nobody is disturbed for a call that could not be made anyway
         if a.taken is None:
@@ -170,10 +178,12 @@ class Stages:
     def identify(self, a: Attempt) -> None:
         """Task and principals, as they stand now."""
         task = a.found_task
-        if task is None or task.keeper is not self.keeper:
+        if task is None:
             raise Refuse("task_missing")
+        if task.keeper is not self.keeper:
+            raise Refuse("task_missing", f"task {task.id} is open, but of another gate")
         if task.state == "suspended":
-            raise Refuse("task_suspended")
+            raise Refuse("task_suspended", f"task {task.id}")
         if not task.live:
             raise Refuse("task_ended")
         if self.require_verified and task.assurance is not Assurance.VERIFIED:
@@ -196,7 +206,8 @@ class Stages:
     def _principal(self, kind: Kind, name: str) -> Principal:
         found = self.directory.principal(kind, name)
         if found is None:
-            raise Refuse("principal_unknown", f"{kind} {name} is not in the directory")
+            known = ", ".join(self.directory.near(kind, name)) or "none"
+            raise Refuse("principal_unknown", f"{kind.lower()} {name} is not known ({known})")
         return found
 
     def scope(self, a: Attempt) -> None:
