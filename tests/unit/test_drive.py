@@ -293,3 +293,33 @@ def test_a_body_can_be_any_awaitable() -> None:
         return future
 
     assert asyncio.run(drive.arun(Heard(Body({})).steps(), body, ())) == 9
+
+
+def test_a_wait_whose_caller_left_on_another_thread_is_finished_first_and_starts_no_body() -> None:
+    work: Future[Any] = Future()
+    left: Future[None] = Future()
+    runs: list[object] = []
+    told = threading.Event()
+
+    def stop() -> None:
+        told.set()
+        work.set_result(1)
+
+    heard = Heard(Io(work, WAIT, stop), Body({}))
+    threading.Timer(0.01, lambda: left.set_result(None)).start()
+    with pytest.raises(asyncio.CancelledError):
+        drive.run(heard.steps(), runs.append, (), left)
+
+    assert (runs, told.is_set()) == ([], True)
+    assert heard.sent[0] == Ended(Outcome.DONE, 1, interrupted=True)
+    assert heard.sent[1].outcome is Outcome.NOT_STARTED
+
+
+def test_who_left_before_anything_was_waited_for_starts_nothing() -> None:
+    left: Future[None] = Future()
+    left.set_result(None)
+    runs: list[object] = []
+    heard = Heard(Body({}))
+    with pytest.raises(asyncio.CancelledError):
+        drive.run(heard.steps(), runs.append, (), left)
+    assert (runs, heard.sent[0].outcome) == ([], Outcome.NOT_STARTED)

@@ -19,7 +19,8 @@ import contextvars
 import inspect
 import threading
 from collections.abc import Awaitable, Callable, Generator
-from concurrent.futures import Future
+from concurrent.futures import FIRST_COMPLETED, Future
+from concurrent.futures import wait as first_wait
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias, TypeVar
 
@@ -119,12 +120,26 @@ def body_ended(error: BaseException, pauses: Pauses) -> Ended:
     return Ended(Outcome.UNKNOWN, error=error)
 
 
-def run(steps: Steps, body: Callable[[dict[str, object]], T], pauses: Pauses) -> T:
-    """Drives the pipeline on this thread."""
+def run(
+    steps: Steps,
+    body: Callable[[dict[str, object]], T],
+    pauses: Pauses,
+    left: Future[None] | None = None,
+) -> T:
+    """Drives the pipeline on this thread.
+
+    Args:
+        steps: The pipeline.
+        body: What to run.
+        pauses: Exceptions of the host that leave the body suspended.
+        left: Done when the caller, who waits on another thread, is gone.
+    """
     ended: Ended | None = None
     interruption: BaseException | None = None
     command = next(steps)
     while True:
+        if left is not None and left.done():
+            interruption = interruption or asyncio.CancelledError()
         if isinstance(command, Body) and interruption is not None:
             result = ended = Ended(Outcome.NOT_STARTED)
         elif isinstance(command, Body):
@@ -133,7 +148,7 @@ def run(steps: Steps, body: Callable[[dict[str, object]], T], pauses: Pauses) ->
             except BaseException as error:
                 result = ended = body_ended(error, pauses)
         else:
-            result, stopped = wait(command)
+            result, stopped = wait(command, left)
             interruption = interruption or stopped
         try:
             command = steps.send(result)
@@ -155,13 +170,19 @@ def _at_once(value: T) -> T:
     return value
 
 
-def wait(command: Io) -> tuple[Ended, BaseException | None]:
+def wait(command: Io, left: Future[None] | None = None) -> tuple[Ended, BaseException | None]:
     """Waits on this thread.
 
+    Args:
+        command: For what, and how long.
+        left: See `run`.
+
     Returns:
-        How it ended, and the interruption of this thread meanwhile, if any.
+        How it ended, and the interruption of this thread or its caller meanwhile, if any.
     """
     try:
+        if left is not None and _outlived(command, left):
+            raise asyncio.CancelledError
         error = command.future.exception(command.seconds)
     except Exception as late:
         command.stopped()
@@ -174,6 +195,12 @@ def wait(command: Io) -> tuple[Ended, BaseException | None]:
     if error is not None:
         return Ended(Outcome.FAILED, error=error), None
     return Ended(Outcome.DONE, value=command.future.result()), None
+
+
+def _outlived(command: Io, left: Future[None]) -> bool:
+    """Waits for either; whether the caller is gone and the work is not done."""
+    first_wait((command.future, left), command.seconds, FIRST_COMPLETED)
+    return left.done() and not command.future.done()
 
 
 async def arun(

@@ -4,6 +4,7 @@ Rules enforced here:
 
 1. A copy is of the same class to the host, and one class is made for each of the host's.
 2. Arguments are refused, and attempts the host gives up are recorded, before the tool is met.
+3. A run that is cancelled while a thread waits for a decision takes its question with it.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from pydantic import ValidationError
 from pydantic.v1 import ValidationError as ValidationErrorV1
 
 from lictor import Denied
-from lictor_langchain.meeting import NO_ID, Meeting, meeting, probing
+from lictor_langchain.meeting import NO_ID, Meeting, awaited, meeting, probing
 from lictor_langchain.seam import Seam, gated, resolved, seam_of
 
 _lock: Final = threading.RLock()
@@ -51,6 +52,7 @@ def class_of(base: type[BaseTool]) -> type[BaseTool]:
                 "__annotations__": {},
                 "run": _run,
                 "arun": _arun,
+                "ainvoke": _ainvoke,
                 "_to_args_and_kwargs": _to_args_and_kwargs,
             }
             if stock(base):
@@ -80,12 +82,18 @@ async def _arun(self: BaseTool, tool_input: Any, *args: Any, **kwargs: Any) -> A
     met = Meeting(seam_of(self), kwargs.get("tool_call_id") or "")
     token = meeting.set(met)
     try:
-        return await _bases[type(self)].arun(self, tool_input, *args, **kwargs)
+        with awaited():
+            return await _bases[type(self)].arun(self, tool_input, *args, **kwargs)
     except Exception as error:
         _given_up(met, tool_input, error)
         raise
     finally:
         meeting.reset(token)
+
+
+async def _ainvoke(self: BaseTool, *args: Any, **kwargs: Any) -> Any:
+    with awaited():  # the host runs `invoke` on another thread where there is nothing to await
+        return await _bases[type(self)].ainvoke(self, *args, **kwargs)
 
 
 def _given_up(met: Meeting, tool_input: Any, error: Exception) -> None:

@@ -8,8 +8,10 @@ Rules enforced here:
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Iterator
+from concurrent.futures import Future
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Final
@@ -69,6 +71,8 @@ class Inside:
 meeting: ContextVar[Meeting | None] = ContextVar("lictor_langchain_meeting", default=None)
 watching: ContextVar[Watch | None] = ContextVar("lictor_langchain_watch", default=None)
 inside: ContextVar[Inside | None] = ContextVar("lictor_langchain_inside", default=None)
+leaving: ContextVar[Future[None] | None] = ContextVar("lictor_langchain_leaving", default=None)
+"""Tells a tool's thread that the run which waits for it was cancelled."""
 probing: ContextVar[bool] = ContextVar("lictor_langchain_probing", default=False)
 
 
@@ -80,3 +84,15 @@ def setting(variable: ContextVar[Any], value: Any) -> Iterator[None]:
         yield
     finally:
         variable.reset(token)
+
+
+@contextlib.contextmanager
+def awaited() -> Iterator[None]:
+    """While a caller awaits what may run on another thread."""
+    gone: Future[None] = Future()
+    with setting(leaving, gone):
+        try:
+            yield
+        except asyncio.CancelledError:
+            gone.set_result(None)
+            raise

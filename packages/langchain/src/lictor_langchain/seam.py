@@ -34,6 +34,7 @@ from lictor_langchain.meeting import (
     Meeting,
     Permit,
     inside,
+    leaving,
     meeting,
     probing,
     watching,
@@ -262,7 +263,7 @@ def _enter(
 
     try:
         with acting(attempt.host_id):
-            return seam.gate.run(attempt.call(), body, pauses=PAUSES)
+            return seam.gate.run(attempt.call(), body, pauses=PAUSES, left=leaving.get())
     except Denied as denied:
         raise attempt.denial(denied) from None
 

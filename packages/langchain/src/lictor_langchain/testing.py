@@ -18,7 +18,7 @@ from lictor import audit
 from lictor.approval import settle
 from lictor.attempt import RecordKey
 from lictor.gate import Gate
-from lictor.ports import Known, Reply
+from lictor.ports import AskRow, Known, Reply
 from lictor.task import Task
 from lictor.testing import gate_for, reviewed
 from lictor_langchain.guarding import definition
@@ -102,13 +102,17 @@ class Scene:
         given: dict[str, Any] = {"agent": "bot", "on_behalf_of": "alice", "session": "s", **more}
         return self.gate.task(tools=tools or None, **given)
 
-    def answer(self, state: str = "granted", *tools: str) -> int:
-        """Settles what is pending, of these tools only if any are named, as `lictor watch` does."""
-        self.gate.store.commit(durable=True).result(20.0)
-        rows = [row for row in self.gate.store.asks() if not tools or row.tool in tools]
+    def answer(self, state: str = "granted", *call_ids: str) -> int:
+        """Settles what is pending, of these calls only if any are named, as `lictor watch` does."""
+        rows = [row for row in self.asks() if not call_ids or row.call in call_ids]
         reply = Reply(state, by="alice", channel="test", assurance="asserted")
         key = RecordKey(b"k" * 32, "test")  # that of `gate_for`
         return sum(settle(self.gate.store, row, reply, key.digest, time.time()) for row in rows)
+
+    def asks(self) -> tuple[AskRow, ...]:
+        """What is pending."""
+        self.gate.store.commit(durable=True).result(20.0)
+        return self.gate.store.asks()
 
     def lines(self, kind: str) -> list[dict[str, Any]]:
         """Bodies of the records of a kind."""
