@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from lictor.cli import audit, catalog, check, demo, explain, review, test, watch
+from lictor.cli import audit, catalog, check, demo, explain, init, review, test, watch
 from lictor.errors import LictorError
 
 app = typer.Typer(
@@ -16,6 +16,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("demo")(demo.demo)
+app.command("init")(init.init)
 app.command("review")(review.review)
 app.command("check")(check.check)
 app.command("watch")(watch.watch)
