@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import tempfile
+from contextlib import redirect_stderr
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -154,7 +156,8 @@ def run(folder: Path | None = None, model: str | None = None) -> Report:
     project = folder / "project"
     before = guarded.state()
     tracing = Tracing()
-    with _gate(project, guarded, tracing) as gate:
+    # what the gate would tell its developer, the report tells in its place
+    with redirect_stderr(io.StringIO()), _gate(project, guarded, tracing) as gate:
         safe = create_agent(_model(model), guarded.tools(), gate=gate)
         with (
             tracing.span("invoke_agent banker"),
