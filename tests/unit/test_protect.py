@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
 import tempfile
 from pathlib import Path
@@ -30,7 +31,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def guard(home: Path) -> Protected:
-    return Protected.of([home / "lictor.toml", home / "policies", home / ".lictor"], [8700])
+    state = home / ".lictor"
+    return Protected.of([home / "lictor.toml", home / "policies", state], [8700], state=state)
 
 
 @pytest.mark.parametrize(
@@ -121,14 +123,143 @@ def test_what_leads_elsewhere_passes(home: Path, text: str) -> None:
     assert guard(home).reached({"p": 7, "q": None, "r": True}) is None
 
 
-@pytest.mark.parametrize(
-    "url",
-    ["http://localhost:8700/", "HTTP://LOCALHOST.:8700", "http://127.9.9.9:8700/x",
-     "http://[::1]:8700", "http://a:b@127.0.0.1:8700/", "ws://0.0.0.0:8700", "http://[::1:8700"],
-)  # fmt: skip
-def test_our_own_listeners_are_met(home: Path, url: str) -> None:  # rule 2
+HOSTS = [
+    "localhost", "LOCALHOST.", "localhost.localdomain", "x.localhost", "ip6-localhost", "127.0.0.1",
+    "127.9.9.9", "127.1", "0", "0.0.0.0", "2130706433", "0x7f000001", "0x7f.1", "0177.0.0.1",
+    "017700000001", "127.0.0.1.", "[::1]", "[::]", "[0:0:0:0:0:0:0:1]", "[::ffff:127.0.0.1]",
+    "[::ffff:7f00:1]", "[::127.0.0.1]", "[64:ff9b::7f00:1]", "[2002:7f00:1::]", "[::1%25lo]",
+    "%6cocalhost", "127。0。0。1", "１２７.0.0.1", "①27.0.0.1", "ⓛocalhost", "[::1",
+    socket.gethostname(),
+]  # fmt: skip
+FORMS = [
+    "http://{}:8700/", "HTTP://{}:8700", "http:{}:8700/x", "http:/{}:8700", "http:\\\\{}:8700",
+    "http:////{}:8700?x", "ws://{}:8700#x", "//{}:8700/x", "{}:8700", " http://{}:8700",
+    "ht\ntp://{}:8700", "http://a:b@{}:8700/", "http://good.example@{}:8700",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("host", HOSTS)
+@pytest.mark.parametrize("form", FORMS)
+def test_our_own_listeners_are_met(home: Path, form: str, host: str) -> None:  # rule 4
+    url = form.format(host)
     assert guard(home).reached({"u": url}) == "u"
-    assert guard(home).reached({"u": "http://localhost:8701/"}) is None
+    if "[::1:" not in url:
+        assert guard(home).reached({"u": url.replace("8700", "8701")}) is None
+
+
+def test_a_port_that_the_scheme_implies_is_met(home: Path) -> None:
+    own = Protected.of([home / "lictor.toml"], [80, 443])
+    assert own.reached({"u": "http://localhost/"}) == "u"
+    assert own.reached({"u": "wss://127.1"}) == "u"
+    assert own.reached({"u": "http://example.com/"}) is None
+
+
+def test_host_and_port_apart_are_met(home: Path) -> None:
+    assert guard(home).reached({"host": "127.1", "port": 8700}) is not None
+    assert guard(home).reached({"to": {"host": "[::1]", "port": "8700"}}) == "to"
+    assert guard(home).reached({"host": "db.example", "port": 8700}) is None
+    assert guard(home).reached({"host": "localhost", "port": 8701}) is None
+
+
+@pytest.mark.parametrize("url", ["http://example.com:8700/", "http://10.0.0.1:8700", "text 8700"])
+def test_other_hosts_with_the_same_port_pass(home: Path, url: str) -> None:
+    assert guard(home).reached({"u": url}) is None
+
+
+# -- effects (rule 2) -----------------------------------------------------------------------------
+
+WRITES = {Impact.WRITE}
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["{home}/.bashrc", "~/.claude.json", "~/.config/Claude/x.json", "{home}/.git/hooks/pre-push",
+     "{home}/../.git/config", "{home}/.mcp.json", "/x/sitecustomize.py", "/proc/self/mem"],
+)  # fmt: skip
+def test_what_starts_programs_is_met_for_effects_only(home: Path, text: str) -> None:
+    path = text.format(home=home)
+    assert guard(home).reached({"p": path}, WRITES) == "p"
+    assert guard(home).reached({"p": path}) == ("p" if "mem" in path else None)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "writes", "reads"),
+    [
+        ("{home}/.licto?/*", True, True),
+        ("{home}/.lictor/record.*", True, True),
+        (".lictor/*", True, True),
+        ("{home}/.*/*", True, True),
+        ("{home}/*.toml", True, False),
+        ("*.toml", True, False),
+        ("{home}/{{a,lictor}}.toml", True, False),
+        ("{home}/**/*.cedar", True, False),
+        ("{home}/**", True, False),
+        ("{home}/../*/policies/x", True, False),
+        ("{home}/[k-m]ictor.toml", True, False),
+        ("{home}/x/../*.toml", True, False),
+        ("**/*", True, False),
+        ("{home}/*.py", False, False),
+        ("{home}/data/*", False, False),
+        ("src/**/*.py", False, False),
+        ("SELECT * FROM a.b", False, False),
+        ("https://example.com/?q=*", False, False),
+        ('{{"a": [1, 2], "b": {{"c": "x/y"}}}}', False, False),
+        ("* item one.\n* item two.", False, False),
+        ("if a[i] > 0: b.c()", False, False),
+        ("what is this?", False, False),
+    ],
+)
+def test_a_pattern_counts_for_what_it_could_match(
+    home: Path, pattern: str, writes: bool, reads: bool
+) -> None:
+    text = pattern.format(home=home)
+    assert guard(home).reached({"p": text}, WRITES) == ("p" if writes else None)
+    assert guard(home).reached({"p": text}) == ("p" if reads else None)
+
+
+def test_deleting_by_a_bare_pattern_counts_in_our_folder(home: Path) -> None:
+    assert guard(home).reached({"p": "l*"}, {Impact.DELETE}) == "p"
+    assert guard(home).reached({"p": "l*"}, WRITES) is None
+
+
+def test_case_and_composition_do_not_hide_a_file(home: Path) -> None:
+    (home / "Ä.toml").write_text("")
+    own = Protected.of([home / "Ä.toml"])
+    assert own.reached({"p": str(home / "a\u0308.TOML")}) == "p"
+    assert own.reached({"p": str(home).upper() + "/ä.toml"}) == "p"
+
+
+def test_a_relative_path_is_taken_from_the_tools_own_folders_too(
+    home: Path, tmp_path: Path
+) -> None:
+    base = (str(tmp_path / "app" / "deep"),)
+    assert guard(home).reached({"p": "../.bashrc"}, WRITES, base) == "p"
+    assert guard(home).reached({"p": "../.bashrc"}, WRITES) is None
+
+
+def test_a_relative_path_through_a_link_in_our_folder_is_met(home: Path) -> None:
+    (home / "way").symlink_to(home)
+    assert guard(home).reached({"p": "way/lictor.toml"}) == "p"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["unix:{home}/.lictor/x.sock", "unix://{home}/.lictor/x.sock", "sqlite:///{home}/.lictor/lictor.db",
+     "sqlite:////{home}/.lictor/lictor.db?mode=ro", "jdbc:sqlite:{home}/.lictor/lictor.db",
+     "http+unix://{quoted}/v1", "vscode://file{home}/lictor.toml"],
+)  # fmt: skip
+def test_urls_of_local_schemes_lead_where_they_lead(home: Path, text: str) -> None:
+    quoted = quote(str(home / ".lictor" / "x.sock"), safe="")
+    assert guard(home).reached({"p": text.format(home=home, quoted=quoted)}) == "p"
+
+
+def test_the_words_of_a_command_count_for_tools_that_execute_only(home: Path) -> None:
+    command = f"cat <{home}/lictor.toml;ls"
+    assert guard(home).reached({"c": command}, {Impact.EXECUTE}) == "c"
+    assert guard(home).reached({"c": command}, WRITES) is None
+    python = f"{sys.prefix}/bin/python x.py"
+    assert guard(home).reached({"c": python}, {Impact.EXECUTE}) is None
+    assert guard(home).reached({"c": f"{sys.prefix}/bin/python"}, WRITES) == "c"
 
 
 def test_nothing_to_protect_is_nothing_met() -> None:

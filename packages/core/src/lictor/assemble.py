@@ -263,7 +263,7 @@ def rehearsal(project: Project, folder: Path) -> Gate:
         directory=LocalDirectory(project.settings),
         key=RecordKey(secrets.token_bytes(32), "rehearsal"),
         templates=project.templates,
-        protected=Protected.of(project.files()),
+        protected=Protected.of(project.files(), state=project.state),
         tenant=project.settings.tenant,
     )
 
@@ -338,7 +338,7 @@ def gate_of(
             approvals=channel(store),
             reviewer=reviewer,
             templates=project.templates,
-            protected=Protected.of(project.files()),
+            protected=Protected.of(project.files(), state=project.state),
             clock=clock,
             tenant=settings.tenant,
             mode=mode,

@@ -21,7 +21,7 @@ from urllib.parse import unquote
 
 from lictor.canonical import Json
 
-_SCHEME: Final = re.compile(r"([a-z][a-z0-9+.-]*):(?=[/\\]|[^0-9/\\])", re.IGNORECASE)
+_SCHEME: Final = re.compile(r"(https?|wss?):|([a-z][a-z0-9+.-]*):(?=[/\\])", re.IGNORECASE)
 _AUTHORITY: Final = re.compile(r"[/\\]*([^/\\?#]*)")
 _PORTS: Final = {"http": 80, "ws": 80, "https": 443, "wss": 443}
 _NAMES: Final = frozenset(
@@ -47,12 +47,12 @@ def ours(text: str, ports: frozenset[int]) -> bool:
     rest = text[scheme.end() :] if scheme else text
     found = _AUTHORITY.match(rest)
     authority = found[1] if found else ""
-    authority = unicodedata.normalize("NFKC", unquote(authority)).rpartition("@")[2]
+    authority = _plain(authority).rpartition("@")[2]
     if authority.startswith("[") and "]" not in authority:
         return True
     host, port = _split(authority)
     if port is None:
-        port = _PORTS.get(scheme[1].lower() if scheme else "", -1)
+        port = _PORTS.get(scheme[0][:-1].lower() if scheme else "", -1)
     return port in ports and local(host)
 
 
@@ -63,6 +63,11 @@ def together(values: Mapping[str, Json], ports: frozenset[int]) -> bool:
         return False
     hosts = (value for value in values.values() if isinstance(value, str))
     return any(text and local(_BLANK.sub("", text)) for text in hosts)
+
+
+def _plain(text: str) -> str:
+    """Without percent signs, wide letters and digits, and the other dots of IDNA."""
+    return unicodedata.normalize("NFKC", unquote(text)).replace("\u3002", ".")
 
 
 def _split(authority: str) -> tuple[str, int | None]:
@@ -77,7 +82,7 @@ def _split(authority: str) -> tuple[str, int | None]:
 
 def local(host: str) -> bool:
     """Whether a host name or address, in any spelling, is this machine's own."""
-    name = unicodedata.normalize("NFKC", unquote(host)).casefold().strip("[]").rstrip(".")
+    name = _plain(host).casefold().strip("[]").rstrip(".")
     if name in _NAMES or name.endswith(".localhost"):
         return True
     if name in (socket.gethostname().casefold(), f"{socket.gethostname().casefold()}.local"):

@@ -9,7 +9,8 @@ Rules enforced here:
    deletes any folder above them.
 2. For every impact but `read` the same holds for what starts programs (`places`), and for patterns
    that could match any of it; patterns that could match our keys and store count for reads too.
-3. The words of a command count one by one, for tools that execute. That is a hint, not a wall.
+3. The words of a command count one by one, for tools that execute (but programs of the virtual
+   environment may be named). That is a hint, not a wall.
 4. A URL to one of our own listeners is denied alike (`hosts`).
 """
 
@@ -39,6 +40,7 @@ SECRETS: Final = (
 )
 _MEMORY: Final = re.compile(r"/proc/[^/]+/(task/[^/]+/)?(mem|environ|map_files)(/|$)")
 _READ: Final = frozenset({Impact.READ})
+_RUN: Final = frozenset({Impact.EXECUTE})
 _ENVIRONMENT: Final = os.path.realpath(sys.prefix)
 
 
@@ -50,15 +52,18 @@ class Protected:
         roots: Real paths of files and folders.
         ports: Loopback ports of our own listeners.
         starts: Real paths that nothing with an effect may reach.
+        state: Real path of the folder of key and store, or empty.
         folders: What the files lie in.
     """
 
     roots: tuple[str, ...]
     ports: frozenset[int] = frozenset()
     starts: tuple[str, ...] = ()
+    state: str = ""
     folders: frozenset[str] = field(init=False)
     _inside: frozenset[str] = field(init=False, repr=False)
     _effects: frozenset[str] = field(init=False, repr=False)
+    _run: frozenset[str] = field(init=False, repr=False)
     _above: frozenset[str] = field(init=False, repr=False)
     _targets: tuple[tuple[str, ...], ...] = field(init=False, repr=False)
     _secrets: tuple[tuple[str, ...], ...] = field(init=False, repr=False)
@@ -71,20 +76,34 @@ class Protected:
         effects = inside | set(map(paths.same, self.starts))
         put(self, "_inside", inside)
         put(self, "_effects", effects)
+        put(self, "_run", effects - {paths.same(_ENVIRONMENT)})
         put(self, "_above", frozenset(above for root in effects for above in _above(root)))
         put(self, "_targets", tuple(map(paths.split, effects)))
-        secrets = (f"{root}/{name}" for root in inside for name in SECRETS)
+        secrets = (f"{paths.same(self.state)}/{name}" for name in SECRETS if self.state)
         put(self, "_secrets", tuple(map(paths.split, secrets)))
 
     @classmethod
-    def of(cls, files: Iterable[Path], ports: Iterable[int] = ()) -> Protected:
-        """Protects these files and folders, and the virtual environment we run in if it is one."""
+    def of(
+        cls, files: Iterable[Path], ports: Iterable[int] = (), *, state: Path | None = None
+    ) -> Protected:
+        """Protects these files and folders, and the virtual environment we run in if it is one.
+
+        Args:
+            files: What is ours.
+            ports: Of our own listeners.
+            state: The folder of key and store.
+        """
         given = [Path(os.path.realpath(path)) for path in files]
         roots = set(map(str, given))
         if sys.prefix != sys.base_prefix:
             roots.add(_ENVIRONMENT)
         starts = {os.path.realpath(each) for each in starters({path.parent for path in given})}
-        return cls(tuple(sorted(roots)), frozenset(ports), tuple(sorted(starts - roots)))
+        return cls(
+            tuple(sorted(roots)),
+            frozenset(ports),
+            tuple(sorted(starts - roots)),
+            "" if state is None else os.path.realpath(state),
+        )
 
     def reached(
         self,
@@ -122,6 +141,11 @@ class _Look:
     def effect(self) -> bool:
         return self.impact != _READ
 
+    @property
+    def runs(self) -> bool:
+        """Whether it only executes: naming a program of the virtual environment is no harm."""
+        return _RUN <= self.impact <= {*_RUN, *_READ}
+
     def value(self, value: Json) -> bool:
         """Whether anything in a value leads there."""
         if isinstance(value, str):
@@ -158,16 +182,19 @@ class _Look:
         if short:
             places.add(os.path.realpath(text))
         if text[0] != "/" and paths.LIKE.search(text):  # a tool may work in our folder, or its own
-            places |= {os.path.abspath(os.path.join(folder, text)) for folder in self.home.folders}
-            for base in self.bases:
+            for base in (*self.home.folders, *self.bases):
                 there = os.path.join(base, text)
-                places |= {os.path.abspath(there), os.path.realpath(there)}
+                places.add(os.path.abspath(there))
+                if short:
+                    places.add(os.path.realpath(there))
         return any(map(self._place, places)) or (short and self._second_name(text))
 
     def _place(self, place: str) -> bool:
         """Whether a place is, or lies in, what is protected."""
         home, name = self.home, paths.same(place)
         roots = home._effects if self.effect else home._inside
+        if self.runs:
+            roots = home._run
         if name in roots or not roots.isdisjoint(_above(name)):
             return True
         if self.effect and name.rpartition("/")[2] in STARTERS:
