@@ -41,7 +41,7 @@ def catalog(folder: Path, *, production: bool = False) -> Catalog:
 def test_all_pending_tools_in_one_sitting(sit: Sit, tmp_path: Path) -> None:
     seat = sit()
     table = seat.until("--- 1 of 3")
-    assert "3 tools wait for review" in table
+    assert "waiting for review: 3" in table
     assert "files/wipe  new  looks like delete" in table
     assert "local/pay   new  looks like transfer" in table
     seat.until("[q]uit > ")

@@ -33,6 +33,10 @@ class Place:
     toml: Path
     settings: Settings
 
+    def __str__(self) -> str:
+        there = os.path.lexists(self.toml)
+        return str(self.toml) if there else f"{self.folder} (no {self.toml.name})"
+
     @property
     def folder(self) -> Path:
         """Of the project."""

@@ -110,9 +110,10 @@ def review_lines(
     """The definition, or its change, and the call at hand."""
     changed = change is not None and not change.new
     why = "has changed since it was reviewed" if changed else "is not reviewed"
+    where = ""
     if not changed and before is not None and before.reviewed_in:
-        why = "was reviewed in development only"
-    found = ["", *wrapped(f"lictor  {visible(str(tool.key))} {why}, so it may not run.")]
+        why, where = "was reviewed in development only", " in production"
+    found = ["", *wrapped(f"lictor  {visible(str(tool.key))} {why}, so it may not run{where}.")]
     if change is not None and not change.new:
         found.append("  what has changed ([-gone-] {+come+}):")
         for part, words in change.parts.items():
@@ -296,16 +297,18 @@ class _Dialogue:
         )
 
     def _results(self, impact: frozenset[Impact]) -> tuple[frozenset[str], frozenset[str]]:
-        """What its results bring into the session: asked wherever something comes back."""
+        """What its results bring into the session: a fetch or a program brings something too."""
         if impact.isdisjoint({Impact.READ, Impact.SEND, Impact.EXECUTE}):
             return frozenset(), frozenset()
-        from_outside = self.proposal.outside or not impact.isdisjoint({Impact.READ, Impact.EXECUTE})
+        reads = not impact.isdisjoint({Impact.READ, Impact.EXECUTE})
         produces: set[str] = set()
         sources: frozenset[str] = frozenset()
-        if self._yes("  can outsiders write what this returns?", default=from_outside):
+        if self._yes(
+            "  can outsiders write what this returns?", default=reads or self.proposal.outside
+        ):
             produces.add(UNTRUSTED)
             sources = self._sources()
-        if self._yes("  is what it returns sensitive?", default=False):
+        if reads and self._yes("  is what it returns sensitive?", default=False):
             produces.add(SENSITIVE)
         return frozenset(produces), sources
 

@@ -47,7 +47,7 @@ def check(
     found = project_of(here.toml, here.settings)
     known = found.catalog.known_tools()
     console.print(
-        f"{plain(found.path)}: profile {found.settings.profile}, mode {found.settings.mode}, "
+        f"{plain(here)}: profile {found.settings.profile}, mode {found.settings.mode}, "
         f"{len(known)} reviewed tools, {len(found.templates)} task templates"
     )
     if show:

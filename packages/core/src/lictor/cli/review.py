@@ -101,7 +101,7 @@ def _confirmable(catalog: Catalog) -> Iterator[_Item]:
 
 
 def _table(items: list[_Item]) -> None:
-    console.print(f"{len(items)} tools wait for review")
+    console.print(f"waiting for review: {len(items)}")
     wide = max(len(str(each.tool.key)) for each in items)
     for number, each in enumerate(items, 1):
         looks = ", ".join(sorted(impact.value for impact in each.proposal.impact))
@@ -159,6 +159,6 @@ def _say_dev(catalog: Catalog, confirm: bool) -> None:
     waiting = sum(1 for _ in _confirmable(catalog))
     if waiting and not confirm:
         console.print(
-            f"{waiting} tools were reviewed under Gate.dev(), which counts for nothing in "
-            "production: lictor review --confirm"
+            f"reviewed under Gate.dev() only, which counts for nothing in production: {waiting}\n"
+            "  next: lictor review --confirm"
         )
