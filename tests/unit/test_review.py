@@ -178,7 +178,7 @@ def test_a_key_below_a_hint_is_refused_in_words() -> None:
 
 
 def test_execution_in_this_process_stays_denied_and_the_person_is_told() -> None:
-    script = Script("x", "", "", "-")
+    script = Script("x", "", "", "", "")
     tool = tool_of("act", {"code": {"type": "string"}})
     assert ask(script, tool) is not None
     assert 'isolation = "container"' in script.text

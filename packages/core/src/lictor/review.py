@@ -110,10 +110,10 @@ def review_lines(
     """The definition, or its change, and the call at hand."""
     changed = change is not None and not change.new
     why = "has changed since it was reviewed" if changed else "is not reviewed"
-    where = ""
+    why += ", so it may not run"
     if not changed and before is not None and before.reviewed_in:
-        why, where = "was reviewed in development only", " in production"
-    found = ["", *wrapped(f"lictor  {visible(str(tool.key))} {why}, so it may not run{where}.")]
+        why = "was reviewed in development only"
+    found = ["", *wrapped(f"lictor  {visible(str(tool.key))} {why}.")]
     if change is not None and not change.new:
         found.append("  what has changed ([-gone-] {+come+}):")
         for part, words in change.parts.items():
