@@ -8,7 +8,7 @@ import pytest
 
 from lictor.catalog import Decided, classify, diff, propose
 from lictor.catalog.reviewed import Catalog
-from lictor.model import Impact, Review, Tool
+from lictor.model import Impact, Review, Tool, ToolKey
 from lictor.ports import Known
 from lictor.review import Quit, ask_review, review_lines
 from lictor.testing import reviewed, tool_of
@@ -325,6 +325,37 @@ def test_a_long_text_is_cut_with_its_digest_and_can_be_seen_whole() -> None:
     assert "b" * 2000 not in before.replace("\n      | ", "")
     assert "b" * 5000 in after.replace("\n      | ", "")
     assert hidden * 60 in after.replace("\n      | ", "")
+
+
+def test_letters_that_deceive_are_spelled_out() -> None:
+    tool = Tool(ToolKey("local", "раy"), "Reads thе file.", {})
+    lines = "".join(review_lines(tool)).replace("      | ", "")
+
+    assert lines.count("letters of several alphabets in one word") == 2
+    assert "\\\\u0435" in lines
+
+
+def test_a_change_is_shown_however_long_what_surrounds_it_is() -> None:
+    words = " ".join(f"word{n}" for n in range(3_000))
+    first = changed(description=f"{words} is safe {words}")
+    second = changed(description=f"{words} is wrong {words}")
+    (change,) = diff(Catalog(locked={MONEY.key: first}), {MONEY.key: second})
+
+    text = "\n".join(review_lines(second, None, change, BEFORE))
+
+    assert "[-safe-]{+wrong+}" in text.replace("\n      | ", "")
+    assert text.count("characters as before") == 2
+    assert len(text) < 3_000
+
+
+def test_a_long_change_is_cut_with_its_digest_and_can_be_seen_whole() -> None:
+    tool = changed(description="new " * 2_000)
+    script = Paged("v", "")
+
+    assert ask(script, tool, before=BEFORE) is None
+    before, _, after = script.text.partition("[v]iew all")
+    assert "more characters, sha256:" in before
+    assert after.replace("\n      | ", "").count("new new") >= 1_000
 
 
 def test_what_was_decided_can_be_written_down(tmp_path: Path) -> None:

@@ -342,6 +342,19 @@ def test_writers_in_threads_and_processes_lose_nothing(tmp_path: Path) -> None:
     assert Files(tmp_path).load().names == {f"local/{each}" for names in groups for each in names}
 
 
+def test_a_writer_that_does_not_finish_is_not_waited_for_without_end(
+    files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(locking, "TURN_SECONDS", 0.05)
+    with (
+        locking.writing(files.toml),
+        pytest.raises(ConfigError, match="is held by another program"),
+    ):
+        files.classify()
+
+    assert files.bytes() == [None, None]
+
+
 def test_locking_beside_it_finds_the_entries_it_wrote(files: Files) -> None:
     files.classify()
 

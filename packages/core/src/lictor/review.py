@@ -11,13 +11,14 @@ Rules enforced here:
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final, Protocol
 
-from lictor.approval.render import LONG, argument_lines, literal, wrapped
+from lictor.approval.render import LONG, argument_lines, calm, literal, spelled, wrapped
 from lictor.canonical import Json
 from lictor.catalog import Change, Decided, Proposal
 from lictor.catalog.propose import below_hint
@@ -95,7 +96,7 @@ def ask_review(
     dialogue = _Dialogue(screen, tool, proposal, reviewer, dev, _kept(tool, before))
     for line in review_lines(tool, arguments, change, before):
         screen.say(line)
-    return dialogue.decide(full_lines(tool, arguments))
+    return dialogue.decide(full_lines(tool, arguments, change))
 
 
 # -- what is shown --------------------------------------------------------------------------------
@@ -114,10 +115,11 @@ def review_lines(
     if not changed and before is not None and before.reviewed_in:
         why = "was reviewed in development only"
     found = ["", *wrapped(f"lictor  {visible(str(tool.key))} {why}.")]
+    found += spelled(tool.key.name)
     if change is not None and not change.new:
         found.append("  what has changed ([-gone-] {+come+}):")
         for part, words in change.parts.items():
-            found += [f"    {part}", *wrapped(f"      | {words}")]
+            found += [f"    {part}", *_text(words, calm(words))]
     else:
         found += _definition(tool)
     if arguments is not None:
@@ -127,14 +129,32 @@ def review_lines(
     return found
 
 
-def full_lines(tool: Tool, arguments: Mapping[str, Json] | None) -> list[str]:
+def full_lines(
+    tool: Tool, arguments: Mapping[str, Json] | None, change: Change | None = None
+) -> list[str]:
     """What `review_lines` cuts, whole; empty if it cuts nothing."""
     found: list[str] = []
     for name, value in [*_parts(tool).items(), *(arguments or {}).items()]:
         text = value if isinstance(value, str) else literal(value)
         if len(text) > LONG:
             found += wrapped(f"    {visible(name)} = {literal(value)}")
+    for part, words in change.parts.items() if change is not None and not change.new else ():
+        if len(words) > LONG:
+            found += wrapped(f"    changed {part} = {calm(words)}")
     return found
+
+
+def _text(raw: str, shown: str) -> list[str]:
+    """Text of a tool, marked as such at every row's front, cut if it is long."""
+    if len(shown) > LONG:
+        digest = hashlib.sha256(raw.encode("utf-8", "surrogatepass")).hexdigest()
+        half = LONG // 2
+        return [
+            *wrapped(f"      | {shown[:half]}"),
+            f"      … {len(shown) - LONG:,} more characters, sha256:{digest} …",
+            *wrapped(f"      | {shown[-half:]}"),
+        ]
+    return [*wrapped(f"      | {shown}"), *spelled(raw)]
 
 
 def _definition(tool: Tool) -> list[str]:
@@ -143,7 +163,7 @@ def _definition(tool: Tool) -> list[str]:
     description = parts.pop("description", "")
     if isinstance(description, str) and len(description) <= LONG:
         for line in description.splitlines():
-            found += wrapped(f"      | {visible(line)}")
+            found += _text(line, calm(visible(line)))
     else:
         found += argument_lines("description", description)
     properties = [name for name in parts if name.startswith(_ARGUMENT)]

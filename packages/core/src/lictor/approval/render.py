@@ -47,7 +47,7 @@ def confirm_lines(ask: Ask) -> list[str]:
     for name, value in ask.arguments.items():
         found += argument_lines(name, value)
     for why in ask.why:
-        found += wrapped(f"  because: {_calm(visible(why))}")
+        found += wrapped(f"  because: {calm(visible(why))}")
     found += _session(ask)
     if ask.repeat:
         found += wrapped(
@@ -95,7 +95,7 @@ def ask_of(row: AskRow) -> Ask:
 def literal(value: Json) -> str:
     """A JSON value as text in which every character can be seen and nothing is ambiguous."""
     if isinstance(value, str):
-        return '"' + _calm(visible(value)).replace('"', '\\"') + '"'
+        return '"' + calm(visible(value)).replace('"', '\\"') + '"'
     if isinstance(value, dict):
         parts = (f"{literal(name)}: {literal(part)}" for name, part in value.items())
         return "{" + ", ".join(parts) + "}"
@@ -116,7 +116,7 @@ def argument_lines(name: str, value: Json) -> list[str]:
     text = value if isinstance(value, str) else literal(value)
     if len(text) <= LONG:
         found = list(wrapped(f"    {_name(name)} = {literal(value)}"))
-        return found + _spelled(text)
+        return found + spelled(text)
     head, tail = text[:_HALF], text[-_HALF:]
     if isinstance(value, str):
         head, tail = literal(head), literal(tail)
@@ -125,7 +125,7 @@ def argument_lines(name: str, value: Json) -> list[str]:
         *wrapped(f"    {_name(name)} = {head}"),
         f"      … {len(text) - LONG:,} more characters, sha256:{digest} …",
         *wrapped(f"{_GOES_ON}{tail}"),
-        *_spelled(head + tail),
+        *spelled(head + tail),
     ]
 
 
@@ -144,7 +144,7 @@ def _session(ask: Ask) -> Iterator[str]:
         yield from wrapped(f"  this session has read data labelled {visible(', '.join(others))}")
 
 
-def _spelled(text: str) -> list[str]:
+def spelled(text: str) -> list[str]:
     """A second, spelled-out form of text whose look may deceive."""
     if text.isascii():
         return []
@@ -166,7 +166,7 @@ def _deceptive(text: str) -> str:
     return ""
 
 
-def _calm(text: str) -> str:
+def calm(text: str) -> str:
     """Text without towers of combining marks."""
     if text.isascii():
         return text

@@ -12,7 +12,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from lictor.canonical import Json
 from lictor.forms import visible
@@ -20,6 +20,9 @@ from lictor.model import Tool, ToolKey
 
 if TYPE_CHECKING:
     from lictor.catalog.reviewed import Catalog
+
+_AROUND: Final = 200
+"""Characters that are shown around a change."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +156,16 @@ def _words(before: str, after: str) -> str:
     for kind, a, b, c, d in SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
         gone, come = visible("".join(old[a:b])), visible("".join(new[c:d]))
         if kind == "equal":
-            shown.append(gone)
+            shown.append(_same(gone))
             continue
         shown.append((f"[-{gone}-]" if gone else "") + (f"{{+{come}+}}" if come else ""))
     return "".join(shown)
+
+
+def _same(text: str) -> str:
+    """What has not changed, cut where it is long; changes never are."""
+    if len(text) <= 3 * _AROUND:
+        return text
+    return (
+        f"{text[:_AROUND]} … {len(text) - 2 * _AROUND:,} characters as before … {text[-_AROUND:]}"
+    )

@@ -15,9 +15,11 @@ import contextlib
 import json
 import os
 import re
+import time
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Final
 
 from lictor.canonical import Json
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
 
 HEADER: Final = re.compile(r"[ \t]*\[\[[ \t]*tool[ \t]*\]\]")
 TABLE: Final = re.compile(r"[ \t]*\[")
+TURN_SECONDS: Final = 10.0
+"""How long to wait for another writer."""
 _PIN: Final = re.compile(r"[ \t]*pin[ \t]*=")
 TOP: Final = """\
 # The tools that agents may use, as reviewed by a person. Lictor appends entries and moves pins;
@@ -141,22 +145,36 @@ def writing(catalog_toml: Path) -> Iterator[None]:
     """One writer at a time, among threads and processes; the folder itself is what is locked.
 
     Raises:
-        ConfigError: There is no such folder.
+        ConfigError: There is no such folder, or another writer does not finish.
     """
+    import fcntl
+
+    folder = catalog_toml.parent
     try:
-        handle = os.open(catalog_toml.parent, os.O_RDONLY)
+        handle = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
         raise ConfigError(
-            str(catalog_toml.parent), f"cannot be opened: {error.strerror}", "check the folder"
+            str(folder), f"cannot be opened: {error.strerror}", "check the folder"
         ) from None
     try:
-        with contextlib.suppress(ImportError):
-            import fcntl
-
-            fcntl.flock(handle, fcntl.LOCK_EX)
+        deadline = time.monotonic() + TURN_SECONDS
+        while not _taken(handle, fcntl):
+            if time.monotonic() >= deadline:
+                raise ConfigError(
+                    str(folder), "is held by another program", "end what writes the catalog there"
+                )
+            time.sleep(0.01)
         yield
     finally:
         os.close(handle)
+
+
+def _taken(handle: int, fcntl: ModuleType) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _sort(

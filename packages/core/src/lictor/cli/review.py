@@ -88,7 +88,8 @@ def _waiting(catalog: Catalog, seen: Mapping[ToolKey, Tool]) -> Iterator[_Item]:
             continue
         known = catalog.known(key)
         changed = changes.get(key) if code == "tool_changed" else None
-        why = "changed" if known is not None else "new" if key in changes else "no impact yet"
+        fresh = key in changes and changes[key].new
+        why = "changed" if known is not None else "new" if fresh else "no impact yet"
         before = known.review if known is not None else None
         yield _Item(tools[key], why, propose(tools[key]), changed, before)
 
