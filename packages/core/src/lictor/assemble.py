@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from lictor import schema
+from lictor import audit, schema
 from lictor import settings as settings_file
 from lictor.approval import Watched
 from lictor.attempt import RecordKey
@@ -30,11 +30,11 @@ from lictor.gate import Gate
 from lictor.home import Seals, Watchman, seal
 from lictor.model import Impact, Kind, Mode
 from lictor.policy import CedarPolicy, Declared, PolicySource, compile_rules, guardrail
-from lictor.ports import Approvals, Clock, Reviewer, Store
+from lictor.ports import Approvals, Clock, Policy, Reviewer, Store
 from lictor.protect import Exposed, Protected, exposed, refuse_exposed, refuse_unsafe
 from lictor.reload import Reload
 from lictor.settings import LocalDirectory, Settings
-from lictor.store import open_store
+from lictor.store import SqlStore, open_store
 from lictor.telemetry import Telemetry
 from lictor.template import Template, template_of
 
@@ -327,6 +327,9 @@ def gate_of(
     def known() -> frozenset[str]:
         return made[0].catalog.names if made else project.catalog.names
 
+    def keep(policy: Policy) -> None:
+        _keep(store, policy, clock)
+
     try:
         gate = Gate(
             catalog=project.catalog,
@@ -346,6 +349,7 @@ def gate_of(
             policy_seconds=settings.policy_timeout,
             seen=project.seen,
             profile=profile or settings.profile,
+            keep=keep,
             say=_log.warning if settings.production else tell,
         )
         made.append(gate)
@@ -359,6 +363,15 @@ def gate_of(
         for each in project.exposed():
             tell(f"{each}: what leads there is denied")
     return gate
+
+
+def _keep(store: SqlStore, policy: Policy, clock: Clock) -> None:
+    """Keeps the text of policies: a report tells what a rule said on the day it decided."""
+    if not isinstance(policy, CedarPolicy) or audit.has_policy(store.path, policy.digest):
+        return
+    rules = [audit.Rule(each.id, each.where, each.text) for each in policy.statements]
+    entry = audit.policy_entry(policy.digest, rules, clock())
+    store.commit(entries=(entry,), durable=False)
 
 
 def _watchman(gate: Gate, project: Project, reload: Reload | None) -> Watchman:

@@ -104,11 +104,14 @@ class Gate:
         ask_seconds: float = 130.0,
         seen: Path | None = None,
         profile: str = "local",
+        keep: Callable[[Policy], None] | None = None,
         say: Callable[[str], None] = _log.info,
     ) -> None:
         self.store = store
         self.tenant = tenant
-        self._seen = seen
+        self._seen, self._keep = seen, keep
+        if keep is not None:
+            keep(policy)
         self._met: dict[str, Tool] = {}
         self._profile, self._placement, self._say = profile, placement, say
         self._announced = False
@@ -492,6 +495,8 @@ class Gate:
 
     def swap(self, catalog: Catalog, policy: Policy) -> None:
         """Decides with these from now on."""
+        if self._keep is not None:
+            self._keep(policy)
         self._stages.swap(catalog, policy)
 
     def held(self, tool: object) -> object | None:

@@ -290,7 +290,8 @@ class Entry:
     """A record before the store gives it its place in the chain.
 
     Attributes:
-        kind: `decision`, `outcome`, `task`, `stream`, `recovery`, `late`, `ask`, `answer`.
+        kind: `decision`, `outcome`, `task`, `stream`, `recovery`, `late`, `ask`, `answer`,
+            `policy`.
         at: Microseconds since the epoch.
         body: What happened; string keys, no floats. Written as canonical JSON (RFC 8785).
         call: Call id, or empty.

@@ -9,6 +9,7 @@ from lictor.audit.chain import (
     verify_lines,
 )
 from lictor.audit.journal import export, find, verify
+from lictor.audit.rules import Rule, has_policy, policy_entry, rules_of
 from lictor.audit.select import Filters, filters, records, show
 from lictor.audit.when import instant, shown
 
@@ -16,14 +17,18 @@ __all__ = [
     "Filters",
     "Line",
     "Problem",
+    "Rule",
     "StreamReport",
     "Verification",
     "export",
     "filters",
     "find",
+    "has_policy",
     "instant",
     "parse_head",
+    "policy_entry",
     "records",
+    "rules_of",
     "show",
     "shown",
     "verify",

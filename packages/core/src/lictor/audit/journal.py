@@ -33,7 +33,7 @@ from lictor.ports import Head
 
 POLL: Final = 0.2
 """Seconds between looks at the store while following it."""
-READER: Final = 2
+READER: Final = 3
 """Newest `min_reader` that this code understands."""
 _PAGE: Final = 1_000
 COLUMNS: Final = ("kind", "at", "call", "tenant", "task", "tool", "verdict", "code")

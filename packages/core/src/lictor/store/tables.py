@@ -85,6 +85,13 @@ Index(
     postgresql_where=RECORD.c.call != sa.text("''"),
 )
 
+_POLICY: Final = Index(
+    "record_policy",
+    RECORD.c.code,
+    sqlite_where=RECORD.c.kind == sa.text("'policy'"),
+    postgresql_where=RECORD.c.kind == sa.text("'policy'"),
+)
+
 CALL: Final = Table(
     "call",
     METADATA,
@@ -187,7 +194,15 @@ def _approvals(connection: sa.Connection) -> None:
     APPROVAL.create(connection)
 
 
-MIGRATIONS: tuple[tuple[Callable[[sa.Connection], None], int], ...] = ((_first, 1), (_approvals, 1))
+def _policies(connection: sa.Connection) -> None:
+    _POLICY.create(connection, checkfirst=True)  # a new store has it from its first step
+
+
+MIGRATIONS: tuple[tuple[Callable[[sa.Connection], None], int], ...] = (
+    (_first, 1),
+    (_approvals, 1),
+    (_policies, 1),
+)
 """Step n takes schema n-1 to n; beside it the oldest schema number that can still read the result.
 
 Expand now, contract a release later: a step that older code survives keeps the older number.
