@@ -22,13 +22,14 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar, Token
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, ParamSpec, Protocol, TypeVar
 
 from lictor.canonical import Json
 from lictor.errors import TaskError
 from lictor.grant import Grant
-from lictor.model import Assurance, ToolKey
+from lictor.model import Assurance, ToolKey, ulid
 from lictor.ports import GrantFacts
 from lictor.session import Session
 
@@ -179,9 +180,29 @@ class Task:
         self._begin()
 
     def regrant(self, grant: Grant) -> None:
-        """Goes on under another grant, which is recorded: a person has decided so."""
+        """Goes on under another grant, which is recorded: a person has decided so.
+
+        If that was for a call of a child task, the child gets the tools that are new as well; other
+        children keep what they have.
+        """
+        line = self._line(current())
+        more = (grant.tools or frozenset()) - (self.grant.tools or frozenset())
+        self._go_on(grant)
+        for parent, child in zip((self, *line), line, strict=False):
+            tools = child.grant.tools if child.grant.tools is None else child.grant.tools | more
+            child._go_on(replace(child.grant, id=ulid(), parent=parent.grant.id, tools=tools))
+
+    def _line(self, task: Task | None) -> list[Task]:
+        """The way down to a task whose authority is a part of this one's; empty to any other."""
+        found: list[Task] = []
+        while task is not None and task is not self:
+            found.insert(0, task)
+            task = task._payer
+        return found if task is self else []
+
+    def _go_on(self, grant: Grant) -> None:
         with self._idle:
-            self.grant, self.granted = grant, {}
+            self.grant, self.granted, self._reading = grant, {}, None
         self.keeper.task_moved(self, ())
 
     def _forget(self, child: Task) -> None:

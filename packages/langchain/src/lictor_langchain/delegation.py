@@ -47,7 +47,7 @@ class Delegation:
         self._children: dict[Task, Task] = {}
 
     def acting(self, held: Iterable[ToolKey]) -> AbstractContextManager[None]:
-        """The child task of the current one, made the first time.
+        """The child task of the current one, made the first time and when its grant has changed.
 
         Raises:
             TaskError: The agent is not in the directory, or stands in the chain already.
@@ -59,7 +59,7 @@ class Delegation:
             return _NOTHING
         with self._lock:
             child = self._children.get(task)
-            if child is None or not child.live:
+            if child is None or not child.live or child.grant.parent != task.grant.id:
                 child = self._delegate(task, frozenset(held))
                 self._children = {t: c for t, c in self._children.items() if c.live}
                 self._children[task] = child

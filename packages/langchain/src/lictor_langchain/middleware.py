@@ -25,7 +25,6 @@ from langgraph.types import Command
 from lictor import Decision, TaskError, Tool, ToolCall
 from lictor.gate import Gate
 from lictor.model import SERVER_ID
-from lictor.task import current
 from lictor_langchain import provider
 from lictor_langchain.delegation import Delegation, acting
 from lictor_langchain.denial import ToolDenied, Unguardable, message
@@ -134,9 +133,13 @@ class GateMiddleware(AgentMiddleware[Any, Any, Any]):
 
     def _end(self, host_id: str) -> None:
         with self._lock:
-            self._final[_run_key(host_id)] = True
+            self._final[self._run_key(host_id)] = True
             while len(self._final) > _MANY:
                 self._final.pop(next(iter(self._final)))
+
+    def _run_key(self, host_id: str) -> tuple[str, str]:
+        task = self.gate.current()
+        return (task.id if task is not None else "", host_id)
 
     # -- model calls ------------------------------------------------------------------------------
 
@@ -164,7 +167,7 @@ class GateMiddleware(AgentMiddleware[Any, Any, Any]):
             if not isinstance(each, ToolMessage):
                 return False
             with self._lock:
-                if self._final.pop(_run_key(each.tool_call_id), False):
+                if self._final.pop(self._run_key(each.tool_call_id), False):
                     return True
         return False
 
@@ -219,11 +222,6 @@ class GateMiddleware(AgentMiddleware[Any, Any, Any]):
 class _Refused(Exception):
     def __init__(self, decision: Decision) -> None:
         self.decision = decision
-
-
-def _run_key(host_id: str) -> tuple[str, str]:
-    task = current()
-    return (task.id if task is not None else "", host_id)
 
 
 def _plain(arguments: Any) -> dict[str, Any]:
