@@ -60,7 +60,8 @@ task = gate.task("open", agent="bot", on_behalf_of="alice", session="s")
 
 def say(*words):
     print(*words, flush=True)
-
+"""
+CALL = """
 def call(tool, **arguments):
     try:
         gate.run(ToolCall(tool, arguments), lambda args: args)
@@ -114,7 +115,10 @@ class World:
         return self._stack.enter_context(Seat(argv, **more))  # type: ignore[arg-type]
 
     def run(self, code: str) -> Running:
-        return self._started(PROGRAM + code, str(self.project))
+        return self._started(PROGRAM + CALL + code, str(self.project))
+
+    def run_dev(self, code: str) -> Running:
+        return self._started(code, str(self.project.parent))
 
     def follow(self, *options: str) -> Running:
         return self._started(MAIN, "watch", "-p", str(self.project), *options)
@@ -259,6 +263,26 @@ def test_hostile_text_in_an_argument_stays_text(world: World) -> None:
 
     assert r"b\u{1b}[2J\u{202e}ob\n\u{7}" in shown
     assert not {"\u202e", "\x07"} & set(watch.seen)
+
+
+def test_a_project_of_gate_dev_needs_no_settings_and_its_answers_are_marked(world: World) -> None:
+    world.project.unlink()
+    watch = world.watch()
+    watch.until("running: none")
+    program = world.run_dev(
+        PROGRAM.partition("gate = ")[0]
+        + "gate = Gate.dev(sys.argv[1])\n"
+        + "def say(*words): print(*words, flush=True)\n"
+        + CALL
+        + "call(PAY, to='bob', amount=5)"
+    )
+
+    watch.until(QUESTION)
+    watch.press("y")
+
+    program.until("ran")
+    watch.until("the question was granted by ")
+    assert world.records("answer")[0]["assurance"] == "dev"
 
 
 # -- decisions
