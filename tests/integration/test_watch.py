@@ -114,6 +114,10 @@ class World:
         argv = [sys.executable, "-c", MAIN, "watch", "-p", str(self.project), *options]
         return self._stack.enter_context(Seat(argv, **more))  # type: ignore[arg-type]
 
+    def shell(self) -> Seat:
+        argv = ["/bin/bash", "--noprofile", "--norc", "-i"]
+        return self._stack.enter_context(Seat(argv, env={"PS1": "$ "}))
+
     def run(self, code: str) -> Running:
         return self._started(PROGRAM + CALL + code, str(self.project))
 
@@ -437,6 +441,33 @@ def test_it_leaves_the_terminal_as_it_was(world: World, key: str) -> None:
     assert watch.rest().endswith("[exit 0]")
     assert watch.modes() == before
     assert audit.verify(world.project.parent / ".lictor/lictor.db").ok
+
+
+def test_ended_by_a_signal_it_leaves_the_terminal_as_it_was(world: World) -> None:
+    watch = world.watch()
+    before = watch.modes()
+    watch.until("running: none")
+
+    watch.program.terminate()
+
+    assert watch.rest().endswith("[exit 0]")
+    assert watch.modes() == before
+
+
+def test_stopped_and_brought_back_the_question_stands_again(world: World) -> None:
+    shell = world.shell()
+    shell.press(f'{sys.executable} -c "{MAIN}" watch -p {world.project}\n')
+    shell.until("running: none")
+    program = world.run("with task: call(PAY, to='bob', amount=5)")
+    shell.until(QUESTION)
+
+    shell.press("\x1a")
+    shell.until("Stopped")
+    shell.press("fg\n")
+    shell.until(QUESTION)
+    shell.press("y")
+
+    program.until("ran")
 
 
 def test_ctrl_c_while_a_question_stands_leaves_it_to_others(world: World) -> None:

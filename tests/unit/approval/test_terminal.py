@@ -395,6 +395,25 @@ def test_back_from_a_stop_the_question_stands_again(sit: Sit) -> None:
     assert "reply: granted" in seat.rest()
 
 
+def test_stopped_by_a_shell_and_brought_back_it_can_be_answered(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(f"{PRELUDE}\nask(seconds=60)\nterminal.ready()\n")
+    with Seat(["/bin/bash", "--noprofile", "--norc", "-i"], env={"PS1": "$ "}) as shell:
+        shell.press(f"{sys.executable} {program}\n")
+        shell.until(PROMPT)
+
+        shell.press("\x1a")
+        shell.until("Stopped")
+        shell.press("bg\n")
+        shell.press("echo still $((40 + 2))\n")
+        shell.until("still 42")
+        shell.press("fg\n")
+        shell.until(PROMPT)
+        shell.press("y")
+
+        shell.until("reply: granted")
+
+
 def test_another_thread_prints_while_the_question_stands(sit: Sit) -> None:
     seat = sit(
         "def noise():\n"

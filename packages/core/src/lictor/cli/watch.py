@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -65,6 +66,7 @@ def _sit(found: Place, last: int) -> None:
         os.close(handle)
         raise NoTerminal(unready)
     store = None
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the modes are put back
     try:
         key = record_key(found.state / "record.key")
         store = open_store(found.store, placement=WATCH)
