@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lictor.policy.refuse import Refused, decimal_text, refuse_escapes
+from lictor.policy.refuse import Refused, decimal_text, refuse_escapes, unquoted
+from lictor.ports import Known
 from lictor.testing import reviewed, tool_of
 
 Reason = Callable[..., str]
@@ -35,6 +36,7 @@ PARTS = {
 }
 FORMATS = {"path": "path", "url": "uri", "mail": "email"}
 TOOL = reviewed(tool_of("t", PARTS), formats=FORMATS)
+CLEAR = reviewed(tool_of("t", PARTS), formats=FORMATS, recordable=("path",))
 SHOWN = [name for name in PARTS if name != "free"]
 READ_ALL = "".join(
     f'@id("{name}") permit (principal, action, resource) when '
@@ -46,8 +48,11 @@ READ_ALL = "".join(
 @pytest.fixture
 def decided(desk: Any) -> Callable[..., Any]:
     text = READ_ALL.replace("action,", 'action == Lictor::Action::"local/t",')
-    policy = desk.load(text, (TOOL,))
-    return lambda **arguments: policy.evaluate(desk.query(TOOL, arguments))
+
+    def decide(known: Known = TOOL, /, **arguments: Any) -> Any:
+        return desk.load(text, (known,)).evaluate(desk.query(known, arguments))
+
+    return decide
 
 
 @pytest.mark.parametrize(
@@ -131,9 +136,33 @@ def test_what_does_not_fit_is_refused_by_name(
     assert next(iter(arguments)) in answer.detail
 
 
-def test_a_refusal_quotes_no_value_but_a_canonical_form(decided: Callable[..., Any]) -> None:
+def test_a_refusal_quotes_no_value_but_a_canonical_form_that_may_be_recorded(
+    decided: Callable[..., Any],
+) -> None:
     assert "s3cret" not in decided(price="s3cret").detail
-    assert "/etc/passwd" in decided(path="/data/../etc/passwd").detail
+    hidden = decided(path="/data/../etc/passwd").detail
+    assert hidden == "path: is not a plain path (dots, empty segments or a trailing slash)"
+    assert decided(CLEAR, path="/data/../etc/passwd").detail == f"{hidden}; write /etc/passwd"
+
+
+def test_an_error_of_the_engine_names_the_policy_and_no_value(desk: Any) -> None:
+    known = reviewed(tool_of("t", {"number": {"type": "integer"}}))
+    text = (
+        '@id("faulty") permit (principal, action == Lictor::Action::"local/t", resource) when '
+        "{ context.input has number && context.input.number * 9223372036854775807 > 3 };"
+    )
+    answer = desk.load(text, (known,)).evaluate(desk.query(known, {"number": 31337}))
+    assert answer.reason == "policy_error"
+    assert "faulty" in answer.detail
+    assert "integer overflow" in answer.detail
+    assert "31337" not in answer.detail
+
+
+def test_what_an_engine_quotes_is_left_out() -> None:
+    assert unquoted("while evaluating policy `p`: `s`: `x` is no decimal") == (
+        "while evaluating policy `p`: … is no decimal"
+    )
+    assert unquoted("`secret`") == "…"
 
 
 def test_what_no_policy_reads_is_not_encoded(desk: Any) -> None:

@@ -208,7 +208,7 @@ def test_any_leaves_an_argument_free(ruled: Any) -> None:
         ({"tool": "pay/transfr"}, "no tool 'pay/transfr'", "pay/transfer"),
         ({"tool": "transfer"}, "is not server/name", "pay/transfer"),
         ({"tool": "pay/transfer", "allow": {"amuont": 5}}, "no such argument", "amount"),
-        ({"tool": "pay/transfer", "allow": 5}, "allow is no table", "argument"),
+        ({"tool": "pay/transfer", "allow": 5}, "allow is no table", "allow = {"),
         ({"tool": "pay/transfer", "allow": {"amount": {"max": "500"}}}, "without min", "add min"),
         ({"tool": "pay/transfer", "allow": {"amount": {"mn": 1}}}, "unknown operator", "min"),
         ({"tool": "pay/transfer", "allow": {"amount": "five"}}, "does not fit", "type"),

@@ -30,7 +30,7 @@ from lictor.attempt import Attempt, RecordKey, Refuse, encodable, recorded
 from lictor.canonical import InputInvalid, Json, canonical, take
 from lictor.catalog import Catalog
 from lictor.drive import Body, Ended, Io, offload
-from lictor.errors import POLICY_STAGE, REFUSALS
+from lictor.errors import POLICY_STAGE, REFUSALS, ConfigError, StoreError
 from lictor.model import UNITS, Assurance, Impact, Kind, Mode, Principal, Tool, ToolCall, derived_id
 from lictor.ports import (
     Answer,
@@ -422,6 +422,8 @@ def told(error: BaseException | None) -> str:
         return ""
     try:
         text = str(error)
+        if isinstance(error, ConfigError | StoreError):
+            text = f"{error.problem}; {error.mend}"
     except Exception:  # its text is code of whoever raised it
         text = "(its text cannot be had)"
     return encodable(f"{type(error).__name__}: {text}".partition("\n")[0][:MAX_TOLD])

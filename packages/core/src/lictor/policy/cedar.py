@@ -24,7 +24,7 @@ from lictor.errors import PERMIT
 from lictor.model import Principal, Review, ToolKey
 from lictor.policy.lint import findings
 from lictor.policy.memo import Memo
-from lictor.policy.refuse import Refused, refuse_escapes
+from lictor.policy.refuse import Refused, refuse_escapes, unquoted
 from lictor.policy.schema import full_contexts, principal_entities, schema_json, tool_entities
 from lictor.policy.slices import matches_principal
 from lictor.policy.snapshot import (
@@ -133,7 +133,7 @@ class CedarPolicy:
         try:
             return self._evaluate(query)
         except Refused as refused:
-            return self._denied(query, refused.code, refused.detail)
+            return self._denied(query, refused.code, refused.told(query.review.recordable))
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:  # a panic of the engine is no Exception
@@ -213,7 +213,8 @@ class CedarPolicy:
             decision, reasons = result.decision, result.diagnostics.reasons
             errors = result.diagnostics.errors
             if errors or decision is _UNDECIDED:
-                raise Refused("policy_error", f"{principal}: {'; '.join(errors) or 'no decision'}")
+                why = "; ".join(map(unquoted, errors)) or "no decision"
+                raise Refused("policy_error", f"{principal}: {why}")
             if decision is _ALLOW:
                 permits.update(reasons)
             elif reasons:

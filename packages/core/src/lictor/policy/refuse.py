@@ -5,13 +5,14 @@ Rules enforced here:
 1. Names that Cedar's JSON form gives a meaning are refused at every depth.
 2. A number is exact in four decimal places, or refused.
 3. Text is short, in Unicode form NFC, and in the canonical form of its format, or refused.
+4. What is said of a refusal holds no value that may not stand in clear.
 """
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from decimal import Decimal
 from typing import Any, Final
 
@@ -24,6 +25,7 @@ ESCAPES: Final = frozenset({"__entity", "__extn", "__expr"})
 """Names that Cedar's JSON form gives a meaning of its own."""
 _MAX_DECIMAL: Final = Decimal("922337203685477.5807")
 _SHORT: Final = 1e11
+_QUOTED: Final = re.compile(r"`.*`", re.DOTALL)
 _NUMERAL: Final = re.compile(r"-?[0-9]{1,40}(?:\.[0-9]{1,40})?(?:[eE][+-]?[0-9]{1,3})?")
 
 
@@ -32,12 +34,30 @@ class Refused(Exception):
 
     Attributes:
         code: `input_invalid`, `not_canonical` or `policy_error`.
-        detail: Which argument, what is wrong, and its canonical form where there is one.
+        detail: Which argument, and what is wrong; no value.
     """
 
-    def __init__(self, code: str, detail: str) -> None:
+    def __init__(self, code: str, detail: str, canonical: str = "") -> None:
         self.code, self.detail = code, detail
+        self._canonical = canonical
         super().__init__(detail)
+
+    def told(self, recordable: Collection[str]) -> str:
+        """The detail, with the canonical form of an argument that may stand in clear.
+
+        Args:
+            recordable: Arguments that may.
+        """
+        argument = re.split(r"[.\[:]", self.detail, maxsplit=1)[0]
+        if self._canonical and argument in recordable:
+            return f"{self.detail}; write {self._canonical}"
+        return self.detail
+
+
+def unquoted(error: str) -> str:
+    """An error of the engine, which names the policy, without the values that it quotes."""
+    policy, colon, what = error.partition("`: ")
+    return policy + colon + _QUOTED.sub("…", what) if colon else _QUOTED.sub("…", error)
 
 
 def refuse_escapes(value: Json | Mapping[str, Json], at: str = "") -> None:
@@ -105,5 +125,5 @@ def formed(form: str, text: str, at: str) -> Any:
     try:
         return forms.FORMS[form](text)
     except forms.NotCanonical as error:
-        hint = f"; write {forms.visible(error.canonical)}" if error.canonical else ""
-        raise Refused("not_canonical", f"{at}: {error.problem}{hint}") from None
+        canonical = forms.visible(error.canonical or "")
+        raise Refused("not_canonical", f"{at}: {error.problem}", canonical) from None
