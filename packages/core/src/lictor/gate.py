@@ -401,10 +401,12 @@ class Gate:
             return
         self._announced = True
         met = tuple(self._met.values())
-        pending = [str(tool.key) for tool in met if self.catalog.check(tool) is not None]
+        codes = {str(tool.key): self.catalog.check(tool) for tool in met}
+        blocked = sum(code == "tool_blocked" for code in codes.values())
+        pending = [key for key, code in codes.items() if code not in (None, "tool_blocked")]
         line = (
-            f"{len(met)} tools guarded, {len(met) - len(pending)} reviewed, "
-            f"{len(pending)} pending; "
+            f"{len(met)} tools guarded, {len(met) - len(pending) - blocked} reviewed, "
+            f"{len(pending)} pending{f', {blocked} blocked' if blocked else ''}; "
             f"profile {self._profile}, placement {self._placement}; "
             f"record in {getattr(self.store, 'path', 'its store')}"
         )
