@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 import lictor
-from lictor import ConfigError, Denied, Gate, TaskError, ToolCall
+from lictor import ConfigError, Denied, Gate, StoreError, TaskError, ToolCall
 from lictor.catalog import lock
 from lictor.helpers.files import NotBeneath, open_beneath
 from lictor.model import Mode, Tool
@@ -380,6 +380,40 @@ def test_a_tool_whose_own_folder_holds_it_makes_no_gate(agent: Agent, root: str)
     catalog.write_text(text)
     with pytest.raises(ConfigError, match="roots"):
         Gate.from_file(agent.toml)
+
+
+@pytest.mark.attack("X70")
+@pytest.mark.parametrize(
+    "name",
+    ["lictor.toml", "catalog.toml", "catalog.lock", "policies", ".lictor", ".lictor/lictor.db",
+     ".lictor/record.key"],
+)  # fmt: skip
+@pytest.mark.parametrize("how", ["link", "open"])
+def test_a_home_that_somebody_has_made_a_way_into_makes_no_gate(
+    agent: Agent, name: str, how: str
+) -> None:
+    agent.gate.close()
+    place = agent.folder / name
+    if how == "link":
+        place.rename(agent.folder.parent / "elsewhere")
+        place.symlink_to(agent.folder.parent / "elsewhere")
+    else:
+        place.chmod(0o777)
+    with pytest.raises((ConfigError, StoreError)) as caught:
+        Gate.from_file(agent.toml)
+    assert "mend:" in str(caught.value)
+
+
+@pytest.mark.attack("X70")
+def test_a_state_folder_that_leads_elsewhere_gets_no_key(agent: Agent) -> None:
+    agent.gate.close()
+    shutil.rmtree(agent.folder / ".lictor")
+    trap = agent.folder.parent / "trap"
+    trap.mkdir()
+    (agent.folder / ".lictor").symlink_to(trap)
+    with pytest.raises(ConfigError, match="link"):
+        Gate.from_file(agent.toml)
+    assert list(trap.iterdir()) == []
 
 
 # -- X66, X70: its own shell ----------------------------------------------------------------------

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import threading
 import weakref
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -323,17 +325,38 @@ def test_a_watchman_that_nobody_holds_goes(scene: Scene, quick: None) -> None:
     assert not thread.is_alive()
 
 
+@contextmanager
+def holding(lock: Any) -> Iterator[None]:
+    """The lock is another thread's, for as long as the block lasts."""
+    held, done = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with lock:
+            held.set()
+            done.wait()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
 @pytest.mark.filterwarnings("ignore:This process.*fork:DeprecationWarning")
 def test_it_goes_on_in_a_forked_child(scene: Scene, quick: None) -> None:
     task = Task()
     scene.tasks.live = {"a": task}
     watchman = scene.watch()
     watchman.start()
-    with watchman._lock:  # as if the fork came in the middle of a look at the files
+    with holding(watchman._lock):  # as if the fork came in the middle of a look at the files
         child = os.fork()
         if child == 0:
             code = 1
             try:
+                signal.alarm(30)
                 scene.tasks.over = frozenset({"a"})
                 rewrite(scene)
                 watchman.tick()

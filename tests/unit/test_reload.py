@@ -337,6 +337,13 @@ def test_observing_can_be_ended_while_it_runs(folder: Path) -> None:
         running.gate.close()
 
 
+def test_names_can_be_refused_while_it_runs(running: Running) -> None:
+    text = running.folder / "lictor.toml"
+    text.write_text("require_verified = true\n" + text.read_text())
+    running.gate.reload()
+    assert running.try_(pay()) == "identity_unverified"
+
+
 def test_a_gate_made_from_its_parts_has_no_files_to_take(world: Callable[..., object]) -> None:
     gate: Gate = world().gate  # type: ignore[attr-defined]
     with pytest.raises(ConfigError, match="restart"):

@@ -181,7 +181,7 @@ def _check_owners(path: Path, settings: Settings) -> None:
         if not agent.owner:
             continue
         owner = directory.principal(Kind.USER, agent.owner)
-        where, mend = f"{path}: agents.{name}.owner", f"add [users.{agent.owner}], or mend the name"
+        where, mend = f"{path}: agents.{name}.owner", f"add {table('users', agent.owner)}, or mend the name"
         if owner is None:
             near = ", ".join(directory.near(Kind.USER, agent.owner)) or "none"
             raise ConfigError(where, f"{agent.owner!r} is no user (known: {near})", mend)
@@ -204,7 +204,7 @@ def _check_process(path: Path, settings: Settings) -> None:
         ("user", process.user, settings.users),
     ):
         if name not in known and not (word == "user" and "*" in known):
-            raise ConfigError(f"{where}.{word}", f"{name!r} is not known", f"add [{word}s.{name}]")
+            raise ConfigError(f"{where}.{word}", f"{name!r} is not known", f"add {table(f'{word}s', name)}")
 
 
 def _check_limits(where: str, template: Template, catalog: Catalog) -> None:
@@ -405,6 +405,7 @@ def record_key(path: Path) -> RecordKey:
     """
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        refuse_unsafe(path.parent)
         fresh = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
         if not path.exists():
             descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
