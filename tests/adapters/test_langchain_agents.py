@@ -534,3 +534,14 @@ def test_a_deepagents_sub_agent(
     assert ("pay", 2) in RAN or not mapped
     assert "pay" in sub.offered[0] or not mapped
     assert isinstance(result["messages"][-1], AIMessage)
+
+
+def test_what_is_guarded_is_said_when_the_agent_is_made(host: Callable[..., Scene]) -> None:
+    said: list[str] = []
+    made = host(look, known(pay, "transfer"))
+    made.gate._say = said.append
+
+    create_agent(ScriptedModel(), [look, pay], gate=made.gate)
+    create_agent(ScriptedModel(), [look], gate=made.gate)
+
+    assert [text.partition(";")[0] for text in said] == ["2 tools guarded, 2 reviewed, 0 pending"]

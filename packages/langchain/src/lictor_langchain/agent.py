@@ -91,7 +91,9 @@ def create_agent(
     copies = guard(plain, gate, server=server)
     refuse_doubles([*copies, *(tool for each in others for tool in getattr(each, "tools", ()))])
     ours.entry = _entry(others)
-    return agents.create_agent(model, [*copies, *dicts], middleware=[*others, ours], **host)
+    made = agents.create_agent(model, [*copies, *dicts], middleware=[*others, ours], **host)
+    gate.announce()
+    return made
 
 
 def _split(

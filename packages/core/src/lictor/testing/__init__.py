@@ -30,6 +30,7 @@ from lictor.ports import (
     Policy,
     Query,
     Reply,
+    Reviewer,
     Store,
     Write,
 )
@@ -183,6 +184,7 @@ def gate_for(
     cedar: str = "",
     settings: Mapping[str, object] | None = None,
     approvals: Approvals | None = None,
+    reviewer: Reviewer | None = None,
     telemetry: Telemetry | None = None,
     mode: Mode = Mode.ENFORCE,
     clock: Clock = time.time,
@@ -203,6 +205,7 @@ def gate_for(
         cedar: More policies for Cedar.
         settings: As in `lictor.toml`; agent `bot` (owner `alice`) and user `alice` if left out.
         approvals: A channel.
+        reviewer: Who looks at tools that nobody has reviewed.
         telemetry: Telemetry.
         mode: Enforce or observe.
         clock: Wall clock.
@@ -242,6 +245,7 @@ def gate_for(
         key=RecordKey(b"k" * 32, "test"),
         telemetry=telemetry,
         approvals=approvals,
+        reviewer=reviewer,
         templates={name: template_of(name, part, "test") for name, part in parsed.tasks.items()},
         protected=Protected.of(protected) if protected is not None else None,
         clock=clock,
