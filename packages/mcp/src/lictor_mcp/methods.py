@@ -1,0 +1,205 @@
+"""What each method of the protocol is to the gate.
+
+Rules enforced here:
+
+1. A method that is not named here is unknown: it passes only if the catalog names it.
+2. What a server offers has a reviewed entry each: tools and prompts by their names, everything else
+   by its method, as `mcp:resources/read`; a tool of a server cannot have such a name.
+3. Lists pass, and are filtered; what opens and keeps a connection passes; nothing else does.
+
+Sources: MCP 2025-11-25 and 2026-07-28, SEP-2663 (tasks).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, Final
+
+from lictor.canonical import Json, canonical, digest
+from lictor.model import Tool, ToolKey
+
+OURS: Final = "mcp:"
+"""What stands before the names of methods and prompts in the catalog."""
+
+VERSION: Final = "io.modelcontextprotocol/protocolVersion"
+"""Member of `_meta` that every request of the stateless protocol has."""
+
+SERVER: Final = f"{OURS}server"
+"""The catalog's name for what a server says of itself: `instructions` and who it is."""
+
+LISTS: Final = MappingProxyType(
+    {
+        "tools/list": "tools",
+        "prompts/list": "prompts",
+        "resources/list": "resources",
+        "resources/templates/list": "resourceTemplates",
+    }
+)
+"""Method → member of its result that is filtered."""
+
+OPENING: Final = frozenset({"initialize", "server/discover"})
+KEEPING: Final = frozenset({"ping", "logging/setLevel", "subscriptions/listen"})
+"""What opens a connection, and what only keeps it: neither reads nor changes anything of it."""
+
+TASKS: Final = frozenset({"tasks/get", "tasks/result", "tasks/cancel", "tasks/update"})
+"""About a call that was decided before; bound to whoever made it."""
+
+BACK: Final = frozenset({"sampling/createMessage", "elicitation/create", "roots/list"})
+"""Requests that a server makes of its client; each is an entry of the catalog."""
+
+FROM_CLIENT: Final = frozenset(
+    {
+        "notifications/initialized",
+        "notifications/cancelled",
+        "notifications/progress",
+        "notifications/roots/list_changed",
+    }
+)
+FROM_SERVER: Final = frozenset(
+    {
+        "notifications/cancelled",
+        "notifications/progress",
+        "notifications/message",
+        "notifications/resources/updated",
+        "notifications/resources/list_changed",
+        "notifications/tools/list_changed",
+        "notifications/prompts/list_changed",
+        "notifications/subscriptions/acknowledged",
+        "notifications/elicitation/complete",
+        "notifications/tasks/status",
+    }
+)
+
+CHANGED: Final = frozenset(
+    {"notifications/tools/list_changed", "notifications/prompts/list_changed"}
+)
+"""What is known of the server may be true no longer."""
+
+_URI: Final[Json] = {"type": "string"}
+_ANY: Final[Json] = {"type": "object"}
+
+_SHAPES: Final[Mapping[str, tuple[str, dict[str, Json], tuple[str, ...]]]] = MappingProxyType(
+    {
+        "resources/read": ("Reads a resource of the server.", {"uri": _URI}, ("uri",)),
+        "resources/subscribe": ("Is told when a resource changes.", {"uri": _URI}, ("uri",)),
+        "resources/unsubscribe": ("Is no longer told of it.", {"uri": _URI}, ("uri",)),
+        "completion/complete": (
+            "Completes an argument of a prompt or resource template.",
+            {"ref": _ANY, "argument": _ANY, "context": _ANY},
+            ("ref", "argument"),
+        ),
+    }
+)
+_BACK: Final = MappingProxyType(
+    {
+        "sampling/createMessage": "The server has the client's model write something.",
+        "elicitation/create": "The server has the client ask its user something.",
+        "roots/list": "The server is told the client's folders.",
+    }
+)
+
+PARAMS: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
+    {
+        "tools/call": frozenset({"name", "arguments", "task"}),
+        "prompts/get": frozenset({"name", "arguments"}),
+        "resources/read": frozenset({"uri"}),
+        "resources/subscribe": frozenset({"uri"}),
+        "resources/unsubscribe": frozenset({"uri"}),
+        "completion/complete": frozenset({"ref", "argument", "context"}),
+    }
+)
+"""Parameters of what is decided, besides those every request may have; others are refused."""
+
+COMMON: Final = frozenset({"_meta", "inputResponses", "requestState"})
+
+
+def method_tool(server: str, method: str) -> Tool:
+    """A method as the catalog knows it."""
+    key = ToolKey.checked(server, OURS + method)
+    if method in _SHAPES:
+        about, properties, required = _SHAPES[method]
+        schema: dict[str, Json] = {
+            "type": "object",
+            "properties": properties,
+            "required": list(required),
+            "additionalProperties": False,
+        }
+        return Tool(key, about, schema)
+    return Tool(key, _BACK.get(method, f"The method {method} of the server."), {"type": "object"})
+
+
+def server_tool(server: str, identity: str, said: Mapping[str, Any]) -> Tool:
+    """What a server says of itself, as the catalog knows it."""
+    about = said.get("instructions")
+    info = said.get("serverInfo")
+    origin = f"{identity}#{digest(info) if isinstance(info, dict) else ''}"
+    return Tool(
+        ToolKey.checked(server, SERVER),
+        about if isinstance(about, str) else "",
+        {"type": "object"},
+        origin=origin,
+    )
+
+
+def tool_of(server: str, identity: str, wire: Mapping[str, Any]) -> Tool:
+    """A tool as a server lists it. Every member counts for the pin, unknown ones too.
+
+    Raises:
+        ValueError: It is no tool, or has a name that none can have.
+    """
+    rest = dict(wire)
+    name, about = rest.pop("name", None), rest.pop("description", "")
+    schema, title = rest.pop("inputSchema", None), rest.pop("title", "")
+    out, hints = rest.pop("outputSchema", None), rest.pop("annotations", {})
+    texts = (name, about, title)
+    if not all(isinstance(text, str) for text in texts) or not isinstance(schema, dict):
+        raise ValueError("is no tool")
+    if name.startswith(OURS):
+        raise ValueError(f"a tool's name cannot start with {OURS}")
+    if not isinstance(hints, dict) or not (out is None or isinstance(out, dict)):
+        raise ValueError("is no tool")
+    canonical(dict(wire))
+    return Tool(
+        ToolKey.checked(server, name),
+        about,
+        schema,
+        title=title,
+        output_schema=out,
+        annotations=hints,
+        origin=_origin(identity, rest),
+    )
+
+
+def prompt_of(server: str, identity: str, wire: Mapping[str, Any]) -> Tool:
+    """A prompt as a server lists it.
+
+    Raises:
+        ValueError: It is no prompt, or has a name that none can have.
+    """
+    rest = dict(wire)
+    name, about = rest.pop("name", None), rest.pop("description", "")
+    arguments = rest.get("arguments") or []
+    if not isinstance(name, str) or not isinstance(about, str) or not isinstance(arguments, list):
+        raise ValueError("is no prompt")
+    properties: dict[str, Json] = {}
+    required: list[Json] = []
+    for each in arguments:
+        if not isinstance(each, dict) or not isinstance(each.get("name"), str):
+            raise ValueError("is no prompt")
+        properties[each["name"]] = {"type": "string"}
+        if each.get("required") is True:
+            required.append(each["name"])
+    canonical(dict(wire))
+    schema: dict[str, Json] = {
+        "type": "object",
+        "properties": properties,
+        "required": required,
+        "additionalProperties": False,
+    }
+    key = ToolKey.checked(server, f"{OURS}prompt/{name}")
+    return Tool(key, about, schema, origin=_origin(identity, rest))
+
+
+def _origin(identity: str, rest: Mapping[str, Any]) -> str:
+    return f"{identity}#{digest(dict(rest))}" if rest else identity
