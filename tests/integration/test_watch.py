@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
@@ -254,6 +255,45 @@ def test_an_ask_of_a_task_that_ends_goes_away(world: World) -> None:
     watch.until("(task open (bot for alice) ended)")
     watch.until("(local/pay: the question is over: withdrawn)")
     program.until("denied ")
+
+
+def test_a_question_that_somebody_has_edited_in_the_store_is_not_put(world: World) -> None:
+    watch = world.watch("--last", "0")
+    watch.until("running: none")
+    watch.press("e")  # no question is put while a line is asked for
+    watch.until("explain which line?")
+    world.run("with task: call(PAY, to='eve', amount=5)")
+    watch.until("a person is asked")
+
+    with closing(sqlite3.connect(world.project.parent / ".lictor/lictor.db")) as db:
+        db.execute("UPDATE approval SET request = replace(request, 'eve', 'bob')")
+        db.commit()
+    watch.press("\n")
+
+    watch.until("(a question about local/pay is not shown: its seal is not ours")
+    watch.press("y")
+    watch.press("!")
+    watch.until("ended)")
+    assert "bob" not in watch.seen
+    assert world.records("answer") == []
+
+
+def test_a_long_argument_is_shown_whole_on_a_key(world: World) -> None:
+    watch = world.watch()
+    watch.until("running: none")
+    program = world.run("with task: call(PAY, to='b' * 900_000, amount=5)")
+
+    shown = watch.until("run exactly this call? [y/n, [v]iew all] ")
+    watch.press("v")
+    watch.until("more lines: [Enter] next, [q] back -- ")
+    watch.press("\n")
+    watch.until("more lines: ")
+    watch.press("q")
+    watch.until("[y/n, [v]iew all] ")
+    watch.press("y")
+
+    program.until("ran")
+    assert "898,000 more characters, sha256:" in shown.replace("\n      | ", "")
 
 
 def test_hostile_text_in_an_argument_stays_text(world: World) -> None:

@@ -19,8 +19,10 @@ from lictor.approval.render import (
     confirm_lines,
     digest_of,
     full_lines,
+    is_cut,
     literal,
     short,
+    wrapped,
 )
 from lictor.model import ToolKey
 from lictor.ports import Ask, AskRow
@@ -97,6 +99,13 @@ def test_nothing_hidden_is_in_any_line_and_no_line_is_too_long(
         assert wide - sum(bool(unicodedata.combining(each)) for each in line) <= WIDTH
 
 
+@given(st.text(st.characters(codec="ascii", exclude_categories=["Cc"]), max_size=400))
+def test_nothing_is_lost_where_a_line_goes_on(text: str) -> None:
+    first, *more = wrapped(text)
+
+    assert first + "".join(line.removeprefix("      | ") for line in more) == text
+
+
 @given(ANY, ANY)
 def test_different_values_look_different(one: Any, other: Any) -> None:
     if json.dumps(one, sort_keys=True) != json.dumps(other, sort_keys=True):
@@ -151,9 +160,11 @@ def test_a_long_value_says_what_is_left_out(length: int) -> None:
     if length > LONG:
         assert f"… 1 more characters, sha256:{digest} …" in text.replace("\n      | ", "")
         assert 'end"' in text
+        assert is_cut(ask({"a0": value}))
         assert full_lines(ask({"a0": value}))
     else:
         assert "more characters" not in text
+        assert not is_cut(ask({"a0": value}))
         assert full_lines(ask({"a0": value})) == []
 
 

@@ -47,10 +47,10 @@ def confirm_lines(ask: Ask) -> list[str]:
     for name, value in ask.arguments.items():
         found += argument_lines(name, value)
     for why in ask.why:
-        found += wrapped(f"  because: {calm(visible(why))}")
+        found += _prose(f"  because: {calm(visible(why))}")
     found += _session(ask)
     if ask.repeat:
-        found += wrapped(
+        found += _prose(
             "  CAUTION: the same call was started before and nobody knows how it ended; it may "
             "happen twice"
         )
@@ -58,13 +58,22 @@ def confirm_lines(ask: Ask) -> list[str]:
 
 
 def full_lines(ask: Ask) -> list[str]:
-    """The values that `confirm_lines` cuts, whole; empty if it cuts none."""
+    """The values that `confirm_lines` cuts, whole."""
     found: list[str] = []
-    for name, value in ask.arguments.items():
-        text = value if isinstance(value, str) else literal(value)
-        if len(text) > LONG:
-            found += wrapped(f"    {_name(name)} = {literal(value)}")
+    for name, value in _cut(ask):
+        found += wrapped(f"    {_name(name)} = {literal(value)}")
     return found
+
+
+def is_cut(ask: Ask) -> bool:
+    """Whether `confirm_lines` cuts a value, so that `full_lines` shows more."""
+    return next(_cut(ask), None) is not None
+
+
+def _cut(ask: Ask) -> Iterator[tuple[str, Json]]:
+    for name, value in ask.arguments.items():
+        if len(value if isinstance(value, str) else literal(value)) > LONG:
+            yield name, value
 
 
 def ask_of(row: AskRow) -> Ask:
@@ -180,8 +189,10 @@ def calm(text: str) -> str:
 
 def wrapped(text: str) -> list[str]:
     """Rows that fit the terminal; all but the first say that they go on."""
-    if len(text) <= WIDTH and text.isascii():
-        return [text]
+    if text.isascii():
+        step = WIDTH - len(_GOES_ON)
+        starts = range(WIDTH, len(text), step)
+        return [text[:WIDTH], *(f"{_GOES_ON}{text[at : at + step]}" for at in starts)]
     rows, row, used = [], "", 0
     for character in text:
         wide = _columns(character)

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from lictor.approval import tty
-from lictor.approval.render import confirm_lines, digest_of, full_lines
+from lictor.approval.render import confirm_lines, digest_of, full_lines, is_cut
 from lictor.approval.tty import WATCH, NoTerminal, Tty
 from lictor.forms import visible
 from lictor.model import Assurance
@@ -319,13 +319,12 @@ def agreed(screen: Screen, lines: Iterable[str], ask: Ask) -> bool:
     """Shows a question about a call and waits for yes or no; `v` shows it all first."""
     for line in lines:
         screen.say(line)
-    whole = full_lines(ask)
-    keys, offer = ("ynv", ", [v]iew all") if whole else ("yn", "")
+    keys, offer = ("ynv", ", [v]iew all") if is_cut(ask) else ("yn", "")
     while True:
         key = screen.key(f"Run exactly this call? [y/N{offer}] ", keys)
         if key != "v":
             return key == "y"
-        show_pages(screen, whole)
+        show_pages(screen, full_lines(ask))
 
 
 def show_pages(screen: Screen, lines: list[str]) -> None:

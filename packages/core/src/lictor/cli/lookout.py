@@ -19,8 +19,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from lictor.approval import ask_of, confirm_lines, digest_of, settle
-from lictor.approval.desk import CONFIRM, Seal
-from lictor.approval.render import full_lines
+from lictor.approval.desk import CONFIRM, EDITED, Seal, seal
+from lictor.approval.render import full_lines, is_cut
 from lictor.approval.tty import Tty
 from lictor.cli.tail import Running, Tail, event, line
 from lictor.errors import LictorError
@@ -76,6 +76,8 @@ class Lookout:
     _stale: bool = False
     _ask: AskRow | None = None
     _shown: str = ""
+    _prompt: str = ""
+    _refused: set[str] = field(default_factory=set)
     _mode: str = ""
     _typed: str = ""
     _choice: list[Running] = field(default_factory=list)
@@ -149,13 +151,24 @@ class Lookout:
             how = "gone" if stored is None else stored.state
             how = "answered elsewhere: granted" if how in ("granted", "used") else how
             self._drop(f"  ({visible(self._ask.tool)}: the question is over: {how})")
-        if self._ask is None and self._asks and not self._mode:
-            self._ask = self._asks[0]
-            lines = confirm_lines(ask_of(self._ask))
-            self._shown = digest_of(lines)
-            self._write("\r\x1b[J" + "".join(f"{each}\n" for each in lines))
-            self._below = ""
-            self.tty.forget()
+        waiting = [row for row in self._asks if row.id not in self._refused]
+        if self._ask is None and waiting and not self._mode:
+            self._put(waiting[0])
+
+    def _put(self, row: AskRow) -> None:
+        if row.mac != seal(self.key, row):
+            self._refused.add(row.id)
+            self._show((f"  (a question about {visible(row.tool)} is not shown: {EDITED})",))
+            return
+        ask = ask_of(row)
+        lines = confirm_lines(ask)
+        self._ask, self._shown = row, digest_of(lines)
+        view = ", [v]iew all" if is_cut(ask) else ""
+        what = f"{visible(str(ask.tool))} for {visible(ask.user)}"
+        self._prompt = f"{what}: run exactly this call? [y/n{view}]"
+        self._write("\r\x1b[J" + "".join(f"{each}\n" for each in lines))
+        self._below = ""
+        self.tty.forget()
 
     def _drop(self, *words: str) -> None:
         self._ask = None
@@ -280,11 +293,8 @@ class Lookout:
         if self._mode == "pages":
             return f"-- {len(self._pages):,} more lines: [Enter] next, [q] back -- "
         if self._ask is not None:
-            ask = ask_of(self._ask)
-            view = ", [v]iew all" if full_lines(ask) else ""
             more = f" ({len(self._asks) - 1} more wait)" if len(self._asks) > 1 else ""
-            what = f"{visible(str(ask.tool))} for {visible(ask.user)}"
-            return f"{what}: run exactly this call? [y/n{view}]{more} "
+            return f"{self._prompt}{more} "
         count = Counter(task.name for task in self._running)
         tasks = ", ".join(f"{n} x {name}" if n > 1 else name for name, n in count.items()) or "none"
         return f"{self.title}  running: {tasks}  asks: {len(self._asks)}  [?] help [q] quit "
