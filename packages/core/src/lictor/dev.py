@@ -19,7 +19,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Event
 from typing import Final
@@ -30,10 +30,10 @@ from lictor.approval.terminal import AtTerminal, Gone, Terminal, Unanswered
 from lictor.approval.tty import WATCH, NoTerminal
 from lictor.assemble import Project, declare, gate_of, project_of
 from lictor.canonical import Json
-from lictor.catalog import classify, diff, propose
+from lictor.catalog import classify, diff, entries, propose
 from lictor.errors import ConfigError
 from lictor.gate import Gate
-from lictor.model import Assurance, Tool, ulid
+from lictor.model import Assurance, Tool, ToolKey, ulid
 from lictor.policy import CedarPolicy
 from lictor.ports import Approvals, Ask, Clock, Known, Reply, Store
 from lictor.protect import refuse_unsafe
@@ -45,7 +45,8 @@ MONTH: Final = 30 * 86_400
 _REVIEW: Final = "run: lictor review"
 _UNFIT: Final = re.compile(r"[^A-Za-z0-9._-]+")
 
-_lock: Final = threading.Lock()
+_lock = threading.Lock()
+_turn = threading.Lock()
 _gates: dict[Path, Gate] = {}
 
 
@@ -67,11 +68,12 @@ def program() -> tuple[Path, str]:
     if file is None:
         return Path.cwd().resolve(), "python"
     path = Path(file).resolve()
+    folder = next(each for each in path.parents if each.is_dir())  # an archive is none
     name = _named(path.parent.name if path.stem == "__main__" else path.stem)
     installed = any(
         path.is_relative_to(Path(root).resolve()) for root in {sys.prefix, sys.base_prefix}
     )
-    return (Path.cwd().resolve() if installed else path.parent), name
+    return (Path.cwd().resolve() if installed else folder), name
 
 
 def account() -> str:
@@ -94,7 +96,12 @@ def _open(folder: Path, agent: str, *, telemetry: Callable[..., Telemetry], cloc
     reviewer = LiveReview(project, terminal, account())
 
     def channel(store: Store) -> Approvals:
-        return FirstReady((AtTerminal(terminal, account()), Watched(store, project.watch)))
+        def settled(ask: str) -> bool:
+            row = store.ask(ask)
+            return row is None or row.state != "pending"
+
+        here = AtTerminal(terminal, account(), settled=settled)
+        return FirstReady((here, Watched(store, project.watch)))
 
     gate = gate_of(
         project,
@@ -183,14 +190,13 @@ class LiveReview:
     terminal: Terminal
     person: str
     gate: Gate | None = None
-    _turn: threading.Lock = field(default_factory=threading.Lock)
 
     def review(self, tool: Tool, arguments: Mapping[str, Json], code: str, gone: Event) -> str:
         """Asks; see `ports.Reviewer`."""
         gate = self.gate
         if gate is None:
             return "the gate is not open yet"
-        with _taken(self._turn, gone) as mine:
+        with _turn_taken(gone) as mine:
             if not mine:
                 return "the caller is gone"
             if gate.catalog.check(tool) not in ("tool_unreviewed", "tool_changed"):
@@ -204,7 +210,9 @@ class LiveReview:
         changes = diff(gate.catalog, {tool.key: tool})
         change = changes[0] if changes and not changes[0].new else None
         before = gate.catalog.known(tool.key)
+        toml, lock = self._files()
         try:
+            _refuse_blocked(toml, tool.key)
             with self.terminal.question(gone) as screen:
                 decided = ask_review(
                     screen,
@@ -219,10 +227,14 @@ class LiveReview:
                 if decided is None:
                     return "the person at the terminal did not decide about it"
                 try:
-                    known = classify(*self._files(), tool, decided)
+                    if not decided.blocked:  # somebody else may have decided meanwhile
+                        _refuse_blocked(toml, tool.key)
+                    known = classify(toml, lock, tool, decided)
                 except ConfigError as error:
                     screen.say(f"not written: {error}")
                     return str(error)
+        except ConfigError as error:
+            return str(error)
         except (Unanswered, Gone, NoTerminal) as error:
             return _review_helps(str(error))
         self._admit(gate, known)
@@ -246,14 +258,26 @@ class LiveReview:
             task.regrant(replace(task.grant, id=ulid(), tools=tools))
 
 
+def _refuse_blocked(toml: Path, key: ToolKey) -> None:
+    """A block in the file holds at once: it is narrower than what the running gate knows."""
+    if not toml.exists():
+        return
+    for _, review in entries.reviews(toml, entries.text_of(toml)):
+        if review.key == key and review.blocked:
+            raise ConfigError(
+                str(toml), f"{key} was blocked there", "remove blocked = true, and start again"
+            )
+
+
 def _review_helps(problem: str) -> str:
     """`lictor watch` answers questions about calls; tools are reviewed elsewhere."""
     return f"{problem.removesuffix(f'; {WATCH}')}; {_REVIEW}"
 
 
 @contextmanager
-def _taken(lock: threading.Lock, gone: Event) -> Iterator[bool]:
+def _turn_taken(gone: Event) -> Iterator[bool]:
     """One review at a time; who waits for it may go."""
+    lock = _turn
     while not lock.acquire(timeout=0.05):
         if gone.is_set():
             yield False
@@ -262,3 +286,12 @@ def _taken(lock: threading.Lock, gone: Event) -> Iterator[bool]:
         yield True
     finally:
         lock.release()
+
+
+def _after_fork() -> None:
+    """Whoever held them stayed behind."""
+    global _lock, _turn
+    _lock, _turn = threading.Lock(), threading.Lock()
+
+
+os.register_at_fork(after_in_child=_after_fork)

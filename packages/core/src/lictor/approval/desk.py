@@ -4,8 +4,10 @@ Rules enforced here:
 
 1. An ask is in the store, with its record, before anybody sees it; its answer is a compare-and-set
    with a record of its own, and is used once, in the transaction of the decision it allows.
-2. An answer counts for one task and one digest. A no stands for the task: nobody is worn down.
-3. A row proves nothing by itself: the answer is bound to this deployment's record key.
+2. An answer counts for one task and one digest, and equal calls under way share one question. A no
+   stands for the task: nobody is worn down.
+3. A row proves nothing by itself: the question and the answer are bound to this deployment's record
+   key, with all that they say, so that nobody answers another question than was asked.
 4. Here a person at a terminal or at `lictor watch` is not authenticated, so the answer can only be
    a `confirm:user`; `approval:` and `four-eyes:` are not asked at all.
 5. Once it is answered, an ask keeps only those arguments that may stand in records.
@@ -13,12 +15,15 @@ Rules enforced here:
 
 from __future__ import annotations
 
+import os
+import threading
 import time
+import weakref
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Final, TypeAlias
 
-from lictor.canonical import Json, canonical
+from lictor.canonical import Json, canonical, thawed
 from lictor.errors import StoreError
 from lictor.model import Assurance, ulid
 from lictor.ports import (
@@ -37,7 +42,12 @@ from lictor.ports import (
 CONFIRM: Final = "confirm:user"
 COMMIT_SECONDS: Final = 10.0
 _STATES: Final = frozenset({"granted", "rejected", "pending", "expired", "unavailable"})
+EDITED: Final = "its seal is not ours: somebody has edited the store"
 _ARGUMENTS: Final = ("arguments", "recorded")
+_OVER: Final = {
+    "withdrawn": "the question was withdrawn: its task or its caller is gone",
+    "expired": "nobody answered while it stood",
+}
 Seal: TypeAlias = Callable[[bytes], str]
 """Keyed digest of bytes; `RecordKey.digest`."""
 
@@ -49,6 +59,8 @@ class Desk:
         self, store: Store, channel: Approvals, key: Seal, clock: Clock = time.time
     ) -> None:
         self._store, self._channel, self._key, self._clock = store, channel, key, clock
+        self._turn = threading.Lock()
+        _desks.add(self)
 
     @property
     def lasting(self) -> bool:
@@ -71,6 +83,21 @@ class Desk:
         Raises:
             StoreError: The ask or its answer cannot be recorded.
         """
+        while True:
+            with self._turn:
+                found = self._begun(ask)
+            if isinstance(found, Reply):
+                return found
+            reply = self._asked(found, ask)
+            if reply is not None:
+                return reply
+
+    def forked(self) -> None:
+        """In a forked child: whoever had the turn stayed behind."""
+        self._turn = threading.Lock()
+
+    def _begun(self, ask: Ask) -> AskRow | Reply:
+        """The stored ask, still open; or what there is to say about it already."""
         row = self._standing(ask)
         if row is not None and row.state != "pending":
             return self._told(row)
@@ -78,7 +105,11 @@ class Desk:
         if unready:
             return Reply("unavailable", detail=unready)
         if row is None:
-            row = self._put(ask)
+            return self._put(ask)
+        return row if row.mac == seal(self._key, row) else _edited(row)
+
+    def _asked(self, row: AskRow, ask: Ask) -> Reply | None:
+        """Asks; `None`: an equal call has used this question up, and this one needs its own."""
         reply = self._channel.answer(replace(ask, id=row.id))
         if type(reply) is not Reply or reply.state not in _STATES:
             reply = Reply("unavailable", detail=f"the channel answered {reply!r}"[:300])
@@ -87,6 +118,9 @@ class Desk:
         stored = self._store.ask(row.id)
         if stored is None:
             raise StoreError(f"ask {row.id} is gone from the store", "lictor audit verify")
+        if stored.state in ("used", "withdrawn") and not ask.gone.is_set():
+            if not self._store.ended((ask.task,)):
+                return None
         if stored.state != "pending":
             return self._told(stored)
         if reply.state == "unavailable":
@@ -105,9 +139,9 @@ class Desk:
     def _told(self, row: AskRow) -> Reply:
         """What a settled row says, if it says so under our key."""
         if row.state not in ("granted", "rejected"):
-            return Reply("expired", row.id)
+            return Reply("expired", row.id, detail=_OVER.get(row.state, ""))
         if row.mac != seal(self._key, row):
-            return Reply("unavailable", row.id, detail="the answer's seal is not ours: row edited")
+            return _edited(row)
         return Reply(row.state, row.id, row.by, row.channel, row.assurance)
 
     def _put(self, ask: Ask) -> AskRow:
@@ -125,6 +159,7 @@ class Desk:
             int(at * 1_000_000),
             ask.expires or int(at) + 86_400,
         )
+        row = replace(row, mac=seal(self._key, row))
         body: dict[str, Json] = {
             "id": row.id,
             "kinds": list(ask.kinds),
@@ -155,15 +190,23 @@ def settle(store: Store, row: AskRow, reply: Reply, key: Seal, at: float) -> boo
         Whether it was still pending; if not, nothing was written.
 
     Raises:
-        StoreError: It cannot be written.
+        StoreError: It cannot be written, or the ask is none that a gate with this key has put.
     """
+    if row.mac != seal(key, row):
+        raise StoreError(f"ask {row.id}: {EDITED}", "end its task; lictor audit verify")
+    kept = remaining(row.request)
     done = replace(
-        row, state=reply.state, by=reply.by, channel=reply.channel, assurance=reply.assurance
+        row,
+        state=reply.state,
+        request=kept,
+        by=reply.by,
+        channel=reply.channel,
+        assurance=reply.assurance,
     )
     answered = AnswerAsk(
         row.id,
         reply.state,
-        remaining(row.request),
+        kept,
         int(at * 1_000_000),
         reply.by,
         reply.channel,
@@ -177,7 +220,7 @@ def settle(store: Store, row: AskRow, reply: Reply, key: Seal, at: float) -> boo
         "by": reply.by,
         "channel": reply.channel,
         "assurance": reply.assurance,
-        "evidence": reply.assurance == Assurance.VERIFIED,
+        "evidence": reply.assurance == Assurance.VERIFIED and not _dev(row),
         "shown": reply.shown,
         "took_ms": max(0, int(at * 1_000) - row.asked // 1_000),
     }
@@ -188,16 +231,27 @@ def settle(store: Store, row: AskRow, reply: Reply, key: Seal, at: float) -> boo
 
 
 def seal(key: Seal, row: AskRow) -> str:
-    """What binds an answer to the record key: everything that it says, and what it was asked."""
+    """What binds an ask, and later its answer, to the record key: everything that they say."""
     state = "granted" if row.state == "used" else row.state
-    said = ["ask", row.id, state, row.task, row.digest, row.by, row.channel, row.assurance]
-    return key(canonical([*said, row.expires, *sorted(row.kinds)]))
+    asked: list[Json] = [row.id, row.task, row.call, row.digest, row.tenant, row.tool, row.asked]
+    answer: list[Json] = [state, row.by, row.channel, row.assurance]
+    kinds = _list(sorted(row.kinds))
+    return key(canonical(["ask", asked, row.expires, kinds, thawed(row.request), answer]))
 
 
 def remaining(request: Mapping[str, Json]) -> dict[str, Json]:
     """What stays of a request when it has been answered."""
     kept = {name: value for name, value in request.items() if name not in _ARGUMENTS}
     return {**kept, "arguments": request.get("recorded", {})}
+
+
+def _edited(row: AskRow) -> Reply:
+    return Reply("unavailable", row.id, detail=EDITED)
+
+
+def _dev(row: AskRow) -> bool:
+    """Whether it is asked where nobody's identity was established at all."""
+    return row.request.get("assurance") == Assurance.DEV
 
 
 def _digest(ask: Ask) -> str:
@@ -226,3 +280,14 @@ def _entry(kind: str, at: float, row: AskRow, state: str, body: Mapping[str, Jso
 
 def _list(texts: Iterable[str]) -> list[Json]:
     return list(texts)
+
+
+_desks: weakref.WeakSet[Desk] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for desk in list(_desks):
+        desk.forked()
+
+
+os.register_at_fork(after_in_child=_after_fork)
