@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,8 @@ from lictor.errors import (
     Pending,
     StoreError,
     TaskError,
+    mend,
+    table,
 )
 from lictor.model import Decision, Enforcement, ToolKey, Verdict
 
@@ -96,6 +99,22 @@ def decision(code: str, detail: str = "") -> Decision:
         REFUSALS[code].model,
         detail=detail,
     )
+
+
+@pytest.mark.parametrize(
+    "name", ["alice", "a b", "alice@example.com", 'a"]x\\', "\u202e\n", "é", ""]
+)
+def test_a_table_of_toml_is_one_whatever_the_name_is(name: str) -> None:
+    assert tomllib.loads(table("users", name)) == {"users": {name: {}}}
+    assert table("users", name).isprintable()
+
+
+def test_only_a_confirm_is_said_to_be_given_at_the_watch() -> None:
+    assert "lictor watch" in mend("ask_unavailable", ("confirm:user",))
+    assert "lictor watch" in mend("ask_unavailable")
+    for asks in (("approval:boss",), ("confirm:user", "four-eyes:boss")):
+        assert "lictor watch" not in mend("ask_unavailable", asks)
+        assert "[tasks." in mend("ask_unavailable", asks)
 
 
 def test_permit_is_no_refusal() -> None:

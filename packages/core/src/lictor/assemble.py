@@ -25,7 +25,7 @@ from lictor import settings as settings_file
 from lictor.approval import Watched
 from lictor.attempt import RecordKey
 from lictor.catalog import Catalog
-from lictor.errors import ConfigError
+from lictor.errors import ConfigError, table
 from lictor.gate import Gate
 from lictor.home import Seals, Watchman, seal
 from lictor.model import Impact, Kind, Mode
@@ -181,7 +181,10 @@ def _check_owners(path: Path, settings: Settings) -> None:
         if not agent.owner:
             continue
         owner = directory.principal(Kind.USER, agent.owner)
-        where, mend = f"{path}: agents.{name}.owner", f"add {table('users', agent.owner)}, or mend the name"
+        where, mend = (
+            f"{path}: agents.{name}.owner",
+            f"add {table('users', agent.owner)}, or mend the name",
+        )
         if owner is None:
             near = ", ".join(directory.near(Kind.USER, agent.owner)) or "none"
             raise ConfigError(where, f"{agent.owner!r} is no user (known: {near})", mend)
@@ -204,7 +207,9 @@ def _check_process(path: Path, settings: Settings) -> None:
         ("user", process.user, settings.users),
     ):
         if name not in known and not (word == "user" and "*" in known):
-            raise ConfigError(f"{where}.{word}", f"{name!r} is not known", f"add {table(f'{word}s', name)}")
+            raise ConfigError(
+                f"{where}.{word}", f"{name!r} is not known", f"add {table(f'{word}s', name)}"
+            )
 
 
 def _check_limits(where: str, template: Template, catalog: Catalog) -> None:

@@ -19,6 +19,7 @@ Rules enforced here:
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -129,6 +130,7 @@ class Refusal:
     failure: bool = False
 
 
+_BARE: Final = re.compile(r"[A-Za-z0-9_-]+")
 CONFIRM: Final = "confirm:user"
 _STOP: Final = "Do not try again; continue without it or ask the user."
 
@@ -374,6 +376,17 @@ REFUSALS: Final[dict[str, Refusal]] = {
     ),
 }
 """code → refusal. `permit` is the one reason of an ALLOW and stands in no table of refusals."""
+
+
+def table(*names: str) -> str:
+    """`[users.alice]`, as it is written in TOML whatever the names are."""
+    return f"[{'.'.join(name if _BARE.fullmatch(name) else _quoted(name) for name in names)}]"
+
+
+def _quoted(text: str) -> str:
+    shown = "".join(c if c.isprintable() and c not in '"\\' else f"\\U{ord(c):08X}" for c in text)
+    return f'"{shown}"'
+
 
 _NO_APPROVAL: Final = (
     "fix its target and amount in [tasks.NAME.limits.TOOL], or change the policy that demands it "

@@ -19,7 +19,7 @@ from typing import Final
 from weakref import WeakValueDictionary
 
 from lictor.canonical import MAX_INTEGER, InputInvalid, Json, canonical
-from lictor.errors import StoreError, TaskError
+from lictor.errors import StoreError, TaskError, table
 from lictor.grant import Grant, wider
 from lictor.model import Assurance, Kind, Principal, ulid
 from lictor.ports import Clock, Directory, Entry, PutTask, Store, TaskIs, TaskRow, Write
@@ -137,7 +137,7 @@ class Opener:
             known = ", ".join(sorted(self.templates)) or "none yet"
             raise TaskError(
                 f"there is no task template {name!r} (known: {known})\n"
-                f"  mend: add [tasks.{name}] to lictor.toml"
+                f"  mend: add {table('tasks', name)} to lictor.toml"
             )
         return found
 
@@ -155,14 +155,16 @@ class Opener:
         if user is None and not acting.owner:
             raise TaskError(
                 f"agent {agent} has no owner to answer for an autonomous task\n"
-                f'  mend: owner = "..." in [agents.{agent}]'
+                f'  mend: owner = "NAME" in {table("agents", agent)}'
             )
         person = self._party(Kind.USER, user or acting.owner, "users")
         named = {person.tenant, acting.tenant} | ({tenant} if tenant is not None else set())
         if len(named) != 1:
             raise TaskError(
                 f"tenants differ: user {person.tenant}, agent {acting.tenant}, "
-                f"task {tenant or person.tenant}\n  mend: the directory decides; see lictor.toml"
+                f"task {tenant or person.tenant}\n"
+                f"  mend: one tenant in {table('users', person.id)} and "
+                f"{table('agents', acting.id)} of lictor.toml, and none in gate.task(...)"
             )
         return person, acting
 
@@ -173,7 +175,7 @@ class Opener:
             hint = f" (known: {near})" if near else ""
             raise TaskError(
                 f"{kind.lower()} {name!r} is not in the directory{hint}\n"
-                f"  mend: add [{section}.{name}] to lictor.toml"
+                f"  mend: add {table(section, name)} to lictor.toml"
             )
         return found
 

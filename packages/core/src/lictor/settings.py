@@ -105,6 +105,9 @@ def load(path: Path) -> Settings:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(str(path), f"is not TOML: {error}", "mend the line it names") from None
+    except IsADirectoryError:
+        mend = f"name the file in it: {path / 'lictor.toml'}"
+        raise ConfigError(str(path), "is a folder", mend) from None
     except RecursionError:
         raise ConfigError(str(path), "is nested too deeply", "write it flatter") from None
     except (OSError, UnicodeDecodeError) as error:

@@ -34,17 +34,19 @@ def refuse_unsafe(path: Path) -> Path:
         raise ConfigError(
             str(path),
             "is a relative path: whose file it is would depend on the working directory",
-            f'Gate.from_file(Path(__file__).with_name("{path.name}"))',
+            _beside(path, resolved=len(path.parts) > 1),  # of a `__file__` that is itself relative
         )
     if not path.exists():
-        raise ConfigError(str(path), "does not exist", "write it (the README shows one)")
+        raise ConfigError(str(path), "does not exist", _absent(path))
     if path.is_symlink():
         raise ConfigError(str(path), "is a symbolic link", f"name {path.resolve()} itself")
     for place in (path, *path.parents):
         found = place.lstat()
         if stat.S_ISLNK(found.st_mode):
             raise ConfigError(
-                str(path), f"its parent {place} is a symbolic link", f"name {path.resolve()} itself"
+                str(path),
+                f"its parent {place} is a symbolic link",
+                f"name {path.resolve()} itself: {_beside(path, resolved=True)}",
             )
         shared = found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
         sticky = place != path and found.st_mode & stat.S_ISVTX and found.st_uid == 0
@@ -55,6 +57,17 @@ def refuse_unsafe(path: Path) -> Path:
                 str(path), f"{place} belongs to another account", f"chown it to uid {os.getuid()}"
             )
     return path
+
+
+def _beside(path: Path, *, resolved: bool) -> str:
+    program = "Path(__file__).resolve()" if resolved else "Path(__file__)"
+    return f'Gate.from_file({program}.with_name("{path.name}"))'
+
+
+def _absent(path: Path) -> str:
+    if path.suffix == ".toml":
+        return "begin with Gate.dev(), which needs no file; then lictor init writes it"
+    return f"mkdir {path}, or name another folder"
 
 
 def _private_group(found: os.stat_result, shared: int) -> bool:
