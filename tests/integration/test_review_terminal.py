@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -172,18 +173,35 @@ def test_a_catalog_that_turned_into_nonsense_meanwhile_is_left_alone(
     assert (tmp_path / "catalog.toml").read_text() == "[[tool]\n"
 
 
-def test_a_program_under_a_gate_cannot_review_itself(tmp_path: Path) -> None:
+@pytest.mark.parametrize("words", [["review"], ["review", "--confirm"], ["catalog", "lock"]])
+def test_a_program_under_a_gate_cannot_review_itself(tmp_path: Path, words: list[str]) -> None:
     note(tmp_path / ".lictor/seen.json", [LOOK])
     program = f"""
 import subprocess, sys
 from pathlib import Path
 from lictor.store import open_store
 store = open_store(Path({str(tmp_path)!r}) / ".lictor/lictor.db")
-done = subprocess.run([*{LICTOR!r}, "review", "-p", {str(tmp_path)!r}], text=True)
+done = subprocess.run([*{LICTOR!r}, *{words!r}, "-p", {str(tmp_path)!r}], text=True)
 store.close()
 """
     with Seat([sys.executable, "-c", program], columns=200) as seat:
         told = seat.rest()
 
     assert "is not for that program to run" in told
+    assert not (tmp_path / "catalog.toml").exists()
+
+
+def test_without_a_terminal_nothing_is_decided(tmp_path: Path) -> None:
+    note(tmp_path / ".lictor/seen.json", [LOOK])
+    done = subprocess.run(
+        [*LICTOR, "review", "-p", str(tmp_path)],
+        input="r\nn\nn\n",
+        capture_output=True,
+        text=True,
+        start_new_session=True,
+        check=False,
+    )
+
+    assert done.returncode == 2
+    assert "run it in a terminal of your own" in done.stderr
     assert not (tmp_path / "catalog.toml").exists()
