@@ -447,6 +447,7 @@ def test_a_reader_and_a_folder_beside_ours_pass(folder: Path, find: str, put: st
     ("limit", "refused"),
     [
         ('{{ path_under = "{folder}" }}', True),
+        ('{{ path_under = "{way}" }}', True),
         ('{{ path_under = "{folder}/data" }}', False),
         ('{{ prefix = "{folder}/cat" }}', True),
         ('{{ one_of = ["/x", "{folder}/lictor.toml"] }}', True),
@@ -457,7 +458,8 @@ def test_a_reader_and_a_folder_beside_ours_pass(folder: Path, find: str, put: st
 def test_limits_that_let_an_effect_reach_our_files_are_refused(
     folder: Path, limit: str, refused: bool
 ) -> None:
-    text = limit.format(folder=folder)
+    (folder.parent / "way").symlink_to(folder)
+    text = limit.format(folder=folder, way=folder.parent / "way")
     put = f'[tasks.free]\ntools = ["note"]\nlimits.note.text = {text}\n'
     found = exposed(folder, '[tasks.free]\ntools = ["note"]\n', put, "lictor.toml")
 

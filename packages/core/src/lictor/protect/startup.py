@@ -123,17 +123,18 @@ def exposed(
     """
     reach = {review.key: review for review in reviews if review.effectful and not review.blocked}
     ours = sorted({*map(str, files), *(os.path.realpath(file) for file in files)})
-    ways: list[tuple[ToolKey, str, Limit]] = [
-        (key, "roots", PathUnder(os.path.realpath(root)))
+    found = [
+        Exposed(key, "roots", f"what lies under {root}", file)
         for key, review in sorted(reach.items())
         for root in review.roots
+        for file in [each for each in ours if _meet(root, each)][:1]  # one is enough to say
     ]
-    ways += [way for way in _limited(limits) if way[0] in reach]
-    found = []
-    for key, where, limit in ways:
-        file = next((file for file in ours if _lets(limit, file)), None)
-        if file is not None:
-            found.append(Exposed(key, where, describe(limit), file))
+    found += [
+        Exposed(key, where, describe(limit), file)
+        for key, where, limit in _limited(limits)
+        if key in reach
+        for file in [each for each in ours if _lets(limit, each)][:1]
+    ]
     return found
 
 
@@ -148,7 +149,8 @@ def _limited(
 
 def _meet(root: str, file: str) -> bool:
     """Whether one lies in the other."""
-    return Path(file).is_relative_to(root) or Path(root).is_relative_to(file)
+    real = os.path.realpath(root)
+    return Path(file).is_relative_to(real) or Path(real).is_relative_to(file)
 
 
 def _lets(limit: Limit, file: str) -> bool:
@@ -156,7 +158,7 @@ def _lets(limit: Limit, file: str) -> bool:
     if isinstance(limit, Any):  # confines nothing: each call is looked at instead
         return False
     if isinstance(limit, PathUnder):
-        return _meet(limit.root, file) or _meet(os.path.realpath(limit.root), file)
+        return _meet(limit.root, file)
     return admits(limit, file)
 
 
