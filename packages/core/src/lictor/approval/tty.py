@@ -96,10 +96,11 @@ def _restore_all() -> None:
 
 
 def _restore(handle: int) -> None:
-    process, before = _held.pop(handle, (0, []))
+    process, before = _held.get(handle, (0, []))
     if process == os.getpid():
         with contextlib.suppress(termios.error, OSError):
             termios.tcsetattr(handle, termios.TCSANOW, before)
+    _held.pop(handle, None)  # last: an interrupt before it leaves the rest to the exit
 
 
 def _key_mode(before: list[Any]) -> list[Any]:
