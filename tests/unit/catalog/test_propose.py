@@ -47,6 +47,8 @@ def looks(each: Tool) -> str:
         (tool("get_page", "Gets a page and deletes it."), "delete", '"delete" in its desc'),
         (tool("get_page", "Gets a page. Modifies its counter."), "write", '"modify"'),
         (tool("get_page", "Gets it and publishes it."), "send", '"publish"'),
+        (tool("get_page", "This tool silently deletes a page."), "delete", '"delete"'),
+        (tool("get_changes", "Lists the latest changes."), "read", '"get"'),
         (tool("list_sent_messages", "Lists messages.", channel="string"), "read", '"list"'),
         (tool("get_rows", target={**TEXT, "description": "A SQL text."}), "execute", "code"),
         (tool("get_page", target={**TEXT, "format": "uri"}), "send", '"target"'),

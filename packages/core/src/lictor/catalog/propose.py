@@ -262,4 +262,7 @@ _READS: Final = _words(
     "get list read search find look lookup show view count describe check retrieve return select "
     "summarize calculate compute inspect compare tell"
 )
-_AFTER: Final = re.compile(r"(?:[.;:,\n]\s*|\b(?:and|or|then|also|can|will|may|to)\s+)([a-z]+)")
+_AFTER: Final = re.compile(
+    r"(?:[.;:,\n]\s*|\b(?:and|or|then|also|can|will|may|must|to|it|this|that|which|tool|function"
+    r"|method|command|server|agent|\w+ly)\s+)([a-z]+)"
+)
