@@ -264,5 +264,5 @@ _READS: Final = _words(
 )
 _AFTER: Final = re.compile(
     r"(?:[.;:,\n]\s*|\b(?:and|or|then|also|can|will|may|must|to|it|this|that|which|tool|function"
-    r"|method|command|server|agent|\w+ly)\s+)([a-z]+)"
+    r"|method|command|server|agent|\w+ly)\s+)(?=([a-z]+))"
 )
