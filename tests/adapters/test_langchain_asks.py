@@ -11,6 +11,7 @@ import pytest
 from langchain_core.messages import AIMessage, ToolMessage
 from langchain_core.tools import BaseTool, StructuredTool, tool
 from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.prebuilt import ToolNode
 from langgraph.types import Command, interrupt
@@ -269,6 +270,44 @@ def test_a_checkpoint_that_was_edited_is_another_call(scene: Scene) -> None:
     assert scene.codes() == ["ask_required", "ask_required"]
 
 
+def test_another_process_goes_on_where_this_one_stopped(host: Callable[..., Scene]) -> None:
+    def here() -> Scene:
+        return asked(host, PAY)
+
+    first = here()
+    with SqliteSaver.from_conn_string(str(first.folder / "graph.db")) as saver:
+        agent = agent_of(first, [calls(("pay", {"n": 5}))], pay, checkpointer=saver)
+        with first.task("pay") as task:
+            agent.invoke(GO, AT)
+        first.answer()
+        first.gate.close()
+
+    second = here()
+    with SqliteSaver.from_conn_string(str(first.folder / "graph.db")) as saver:
+        agent = agent_of(second, [], pay, checkpointer=saver)
+        with second.gate.resume(task.id) as again:
+            done = agent.invoke(None, AT)
+
+    assert (RAN, answers(done), again.state) == ([("pay", 5)], [("success", "paid 5")], "ended")
+
+
+def test_an_answer_is_used_once_however_often_the_run_is_replayed(scene: Scene) -> None:
+    agent = agent_of(scene, [calls(("pay", {"n": 5}))], pay)
+
+    with scene.task("pay") as task:
+        agent.invoke(GO, AT)
+    before = next(agent.get_state_history(AT)).config
+    scene.answer()
+    with scene.gate.resume(task.id) as again:
+        agent.invoke(None, AT)
+        replayed = agent.invoke(None, before)
+
+    assert RAN == [("pay", 5)]
+    assert len(waiting(replayed)) == 1
+    assert scene.codes() == ["ask_required", "permit", "ask_required"]
+    assert (scene.outcomes(), again.state) == (["done"], "suspended")
+
+
 # -- several calls at once ------------------------------------------------------------------------
 
 
@@ -298,7 +337,7 @@ def test_each_ask_of_a_message_is_its_own_and_what_was_allowed_does_not_run_twic
 
     scene.answer("granted", first["call_id"])
     with scene.gate.resume(task.id):
-        done = go(agent, Command(resume=False))
+        done = go(agent, Command(resume={each.id: False for each in still["__interrupt__"]}))
 
     assert sorted(RAN[3:]) == [(name, 2)]
     assert [text for _, text in answers(done)] == ["noted 1", "paid 2", "paid 3", "saw 4"]
