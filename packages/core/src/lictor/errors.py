@@ -52,13 +52,18 @@ class Denied(LictorError):
     def diagnostics(self) -> str:
         """What was refused, why, what mends it, and the decision id."""
         refusal = REFUSALS[self.decision.reason]
-        detail = f"\n  {self.decision.detail}" if self.decision.detail else ""
+        detail = f"\n  {_one_line(self.decision.detail)}" if self.decision.detail else ""
         return (
-            f"{self.decision.tool} was denied: {self.decision.reason}{detail}\n"
+            f"{_one_line(self.decision.tool)} was denied: {self.decision.reason}{detail}\n"
             f"  {refusal.developer}\n"
             f"  mend: {mend(self.decision.reason, self.decision.asks)}\n"
             f"  decision {self.decision.id}: lictor explain {self.decision.id}"
         )
+
+
+def _one_line(text: object) -> str:
+    """What a host or model has named makes no line that looks like one of ours."""
+    return str(text).replace("\n", "\\n")
 
 
 class Pending(Denied):

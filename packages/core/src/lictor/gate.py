@@ -414,7 +414,8 @@ class Gate:
             line += "\n  a pending tool is reviewed in the terminal when it is first called"
         elif pending:
             line += f"\n  pending: {visible(', '.join(pending))}; run: lictor review"
-        self._say(line)
+        with contextlib.suppress(Exception):  # a closed stderr must not stop a program
+            self._say(line)
 
     def hold(self, guarded: object, seam: object) -> None:
         """Registers an object whose calls go through this gate.

@@ -66,4 +66,4 @@ def _mend(problem: str, tools: Sequence[Known]) -> str:
             f"not every tool of its scope has it: write context.{parent} has {name} && …, "
             "narrow the action, or correct the name"
         )
-    return "correct the policy; lictor check --show prints what tools and facts it can read"
+    return "correct the policy: docs/policy.md lists what it can read, and of which type"
