@@ -431,6 +431,15 @@ def test_diff_shows_words_and_hidden_characters(project: Project) -> None:
     assert str(edited) == "local/pay has changed\n  description: Pays{+\\u{202e} now+}."
 
 
+def test_a_hostile_definition_cannot_make_the_comparison_take_minutes() -> None:
+    old, new = changed(description="a b " * 60_000), changed(description="b c a " * 60_000)
+
+    (change,) = diff(Catalog(locked={PAY.key: old}), {PAY.key: new})
+
+    assert change.parts["description"].startswith("[-a b ")
+    assert change.parts["description"].count("{+") == 1
+
+
 def test_diff_shows_a_schema_change(project: Project) -> None:
     other = changed(input_schema={**SCHEMA, "properties": {"to": {"type": "integer"}}})
     (change,) = diff(project.write(CLASSIFIED, PAY).load(), {PAY.key: other})

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -21,6 +21,8 @@ from lictor.model import Tool, ToolKey
 if TYPE_CHECKING:
     from lictor.catalog.reviewed import Catalog
 
+_COMPARED: Final = 1_000
+"""Words between the first and the last difference that are compared one by one."""
 _AROUND: Final = 200
 """Characters that are shown around a change."""
 
@@ -149,17 +151,36 @@ def _text(value: Json) -> str:
 
 def _words(before: str, after: str) -> str:
     """A word-level difference on one line."""
+    old, new = re.findall(r"\w+|\W", before), re.findall(r"\w+|\W", after)
+    head = _alike(old, new)
+    tail = _alike(old[head:][::-1], new[head:][::-1])
+    shown = [_same(visible("".join(old[:head])))]
+    shown += _changes(old[head : len(old) - tail], new[head : len(new) - tail])
+    return "".join([*shown, _same(visible("".join(old[len(old) - tail :])))])
+
+
+def _alike(old: list[str], new: list[str]) -> int:
+    """How many words at the front are the same."""
+    count = 0
+    for a, b in zip(old, new, strict=False):
+        if a != b:
+            break
+        count += 1
+    return count
+
+
+def _changes(old: list[str], new: list[str]) -> Iterator[str]:
     from difflib import SequenceMatcher
 
-    old, new = re.findall(r"\w+|\W", before), re.findall(r"\w+|\W", after)
-    shown = []
-    for kind, a, b, c, d in SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
+    codes = [("replace", 0, len(old), 0, len(new))]
+    if max(len(old), len(new)) <= _COMPARED:  # a hostile text must not take minutes
+        codes = list(SequenceMatcher(None, old, new, autojunk=False).get_opcodes())
+    for kind, a, b, c, d in codes:
         gone, come = visible("".join(old[a:b])), visible("".join(new[c:d]))
         if kind == "equal":
-            shown.append(_same(gone))
-            continue
-        shown.append((f"[-{gone}-]" if gone else "") + (f"{{+{come}+}}" if come else ""))
-    return "".join(shown)
+            yield _same(gone)
+        else:
+            yield (f"[-{gone}-]" if gone else "") + (f"{{+{come}+}}" if come else "")
 
 
 def _same(text: str) -> str:
