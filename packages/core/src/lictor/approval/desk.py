@@ -4,8 +4,8 @@ Rules enforced here:
 
 1. An ask is in the store, with its record, before anybody sees it; its answer is a compare-and-set
    with a record of its own, and is used once, in the transaction of the decision it allows.
-2. An answer counts for one task and one digest, and equal calls under way share one question. A no
-   stands for the task: nobody is worn down.
+2. An answer counts for one task and one digest, and of equal calls under way one asks at a time. A
+   no stands for the task: nobody is worn down.
 3. A row proves nothing by itself: the question and the answer are bound to this deployment's record
    key, with all that they say, so that nobody answers another question than was asked.
 4. Here a person at a terminal or at `lictor watch` is not authenticated, so the answer can only be
@@ -41,6 +41,8 @@ from lictor.ports import (
 
 CONFIRM: Final = "confirm:user"
 COMMIT_SECONDS: Final = 10.0
+GLANCE: Final = 0.05
+"""Seconds between looks at whether the caller is gone."""
 _STATES: Final = frozenset({"granted", "rejected", "pending", "expired", "unavailable"})
 EDITED: Final = "its seal is not ours: somebody has edited the store"
 _ARGUMENTS: Final = ("arguments", "recorded")
@@ -59,7 +61,7 @@ class Desk:
         self, store: Store, channel: Approvals, key: Seal, clock: Clock = time.time
     ) -> None:
         self._store, self._channel, self._key, self._clock = store, channel, key, clock
-        self._turn = threading.Lock()
+        self._turn, self._under_way = threading.Condition(), set[tuple[str, str]]()
         _desks.add(self)
 
     @property
@@ -83,18 +85,29 @@ class Desk:
         Raises:
             StoreError: The ask or its answer cannot be recorded.
         """
-        while True:
+        equal = ask.task, _digest(ask)
+        while not ask.gone.is_set():
             with self._turn:
+                if equal in self._under_way and not self.lasting:
+                    self._turn.wait(GLANCE)  # what is answered there may answer this one
+                    continue
                 found = self._begun(ask)
-            if isinstance(found, Reply):
-                return found
-            reply = self._asked(found, ask)
+                if isinstance(found, Reply):
+                    return found
+                self._under_way.add(equal)
+            try:
+                reply = self._asked(found, ask)
+            finally:
+                with self._turn:
+                    self._under_way.discard(equal)
+                    self._turn.notify_all()
             if reply is not None:
                 return reply
+        return Reply("unavailable", detail="nobody waits for the answer any more")
 
     def forked(self) -> None:
         """In a forked child: whoever had the turn stayed behind."""
-        self._turn = threading.Lock()
+        self._turn, self._under_way = threading.Condition(), set()
 
     def _begun(self, ask: Ask) -> AskRow | Reply:
         """The stored ask, still open; or what there is to say about it already."""
@@ -118,9 +131,8 @@ class Desk:
         stored = self._store.ask(row.id)
         if stored is None:
             raise StoreError(f"ask {row.id} is gone from the store", "lictor audit verify")
-        if stored.state in ("used", "withdrawn") and not ask.gone.is_set():
-            if not self._store.ended((ask.task,)):
-                return None
+        if stored.state == "used":
+            return None
         if stored.state != "pending":
             return self._told(stored)
         if reply.state == "unavailable":
