@@ -190,17 +190,145 @@ def telemetry(data: dict[str, Any]) -> str:
 
 
 _ERRORS_INTRO = """\
-Every refused call carries one of these codes: in `Denied.code`, in its record, in its span and in
-the metric `lictor.decisions`. The model is shown the first sentence and nothing more: no policy, no
-threshold, no value. `lictor explain <decision id>` shows the rest. A code marked *failure* means
-that the gate could not decide, so it denied; its span is an error."""
+Every refused call carries one of the codes below: in `Denied.code`, in its record, in its span and
+in the metric `lictor.decisions`. The model is shown the first sentence and nothing more: no policy,
+no threshold, no value. From the second identical refusal on it is told to stop. The developer is
+told once for each task, tool and code, and again when the model is told to stop: on `stderr`, in
+production in the log `lictor`. It is the text of `Denied.diagnostics()`: what was refused, why,
+what mends it, and the decision to ask `lictor explain` about.
+
+```toml lictor.toml
+[agents.bot]
+owner = "alice"
+
+[users.alice]
+```
+
+```python app.py
+from pathlib import Path
+
+from lictor import Denied, Gate, Tool, ToolCall, ToolKey
+
+look = Tool(ToolKey("local", "look"), "Looks.", {"type": "object", "properties": {}})
+with Gate.from_file(Path(__file__).with_name("lictor.toml")) as gate:
+    with gate.task(agent="bot", on_behalf_of="alice"):
+        try:
+            gate.run(ToolCall(look, {}), lambda arguments: "seen")
+        except Denied as denied:
+            print("the model reads:", denied)
+```
+
+```console
+$ python app.py
+the model reads: This tool has not been reviewed, so it may not run. Do not try again; …
+lictor: local/look was denied: tool_unreviewed
+  The catalog has no entry for the tool.
+  mend: lictor review, then start the program again
+  decision …: lictor explain …
+$ lictor explain last
+local/look: deny (tool_unreviewed), block; decision …
+…
+  mend: lictor review, then start the program again
+```
+
+What a mend changes in a file counts when the program is started again; under `Gate.dev()` a review
+in the terminal counts at once. In the texts, `NAME`, `TOOL` and `TENANT` stand for yours. A code
+marked *failure* means that the gate could not decide, so it denied; its span is an error."""
+
+_START = """\
+## At start
+
+A gate that is half configured does not come to be: `ConfigError`, `StoreError` and `TaskError` say
+where, what is wrong, and what mends it. A command that meets one prints the same and ends with 2.
+
+A folder without a project, and a program that names a file that is not there:
+
+<!-- test elsewhere/start.py
+from pathlib import Path
+from lictor import Gate
+Gate.from_file(Path(__file__).with_name("lictor.toml"))
+-->
+
+```console
+$ lictor check -p elsewhere  # exit 2
+lictor: …/lictor.toml: does not exist, and no gate has been in its folder
+  mend: start your program with Gate.dev() once, then lictor init; or name a project with -p
+$ python elsewhere/start.py  # exit 1
+…
+lictor.errors.ConfigError: …/elsewhere/lictor.toml: does not exist
+  mend: begin with Gate.dev(), which needs no file; then lictor init writes it
+```
+
+A path that depends on where the program was started, and one that leads through a link (anybody who
+may change the link could change the rules):
+
+<!-- test relative.py
+from lictor import Gate
+Gate.from_file("lictor.toml")
+-->
+<!-- test-run ln -s . current -->
+
+```console
+$ python relative.py  # exit 1
+…
+lictor.errors.ConfigError: lictor.toml: is a relative path: …
+  mend: Gate.from_file(Path(__file__).with_name("lictor.toml"))
+$ python current/app.py  # exit 1
+…
+lictor.errors.ConfigError: …: its parent …/current is a symbolic link
+  mend: name … itself: Gate.from_file(Path(__file__).resolve().with_name("lictor.toml"))
+```
+
+A name that is not known comes with the ones that are, and with the line that adds it:
+
+```python wrong.py
+from pathlib import Path
+
+from lictor import Gate
+
+gate = Gate.from_file(Path(__file__).with_name("lictor.toml"))
+gate.task(agent="bot", on_behalf_of="alcie@example.com")
+```
+
+```console
+$ python wrong.py  # exit 1
+…
+lictor.errors.TaskError: user 'alcie@example.com' is not in the directory (known: alice)
+  mend: add [users."alcie@example.com"] to lictor.toml
+```
+
+So does a key that is not one:
+
+```toml lictor.toml
+[agents.bot]
+onwer = "alice"
+
+[users.alice]
+```
+
+```console
+$ lictor check  # exit 2
+lictor: …/lictor.toml: agents.bot.onwer: is not a known key
+  mend: did you mean owner?
+```
+"""
+
+
+def _overview() -> Iterator[str]:
+    yield from ("| code | stage | what mends it |", "|---|---|---|")
+    for code, refusal in REFUSALS.items():
+        failure = " (failure)" if refusal.failure else ""
+        yield f"| [`{code}`](#{code}{'-failure' if refusal.failure else ''}) | {refusal.stage}" + (
+            f"{failure} | {refusal.mend} |"
+        )
+    yield ""
 
 
 def errors() -> str:
     """docs/errors.md."""
     source = "packages/core/src/lictor/errors.py"
     lines = [_HEAD.format(source=source, title="Every refusal", intro=_ERRORS_INTRO)]
-    lines.append(f"`{PERMIT}` is the one reason of an allowed call.\n")
+    lines += [_START, f"`{PERMIT}` is the one reason of an allowed call.\n", *_overview()]
     stages: dict[str, list[str]] = {}
     for code, refusal in REFUSALS.items():
         stages.setdefault(refusal.stage, []).append(code)
