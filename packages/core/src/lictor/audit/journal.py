@@ -153,7 +153,7 @@ def _export_new(db: sqlite3.Connection, done: dict[str, int], out: TextIO) -> It
             query = f"{SELECT} WHERE stream = ? AND seq > ? AND seq <= ? ORDER BY seq LIMIT ?"
             rows = db.execute(query, (stream, done.get(stream, 0), seq, _PAGE)).fetchall()
             for row in rows:
-                out.write(f"{_exported(row)}\n")
+                out.write(f"{exported(row)}\n")
             yield len(rows)
             done[stream] = rows[-1][1] if rows else seq
     out.flush()
@@ -167,7 +167,7 @@ def _read(path: Path, query: str, values: Sequence[object]) -> list[Line]:
             raise unreadable(path, error) from error
 
 
-def _exported(row: Sequence[Any]) -> str:
+def exported(row: Sequence[Any]) -> str:
     """A record's line; one that is damaged keeps its place, as text that does not verify."""
     try:
         return str(line_of(row))

@@ -1,19 +1,27 @@
-"""`lictor audit verify|show|export`."""
+"""`lictor audit verify|show|report|export`."""
 
 from __future__ import annotations
 
+import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TextIO
 
 import typer
 
 from lictor import audit as journal
+from lictor.assemble import Project
 from lictor.canonical import Json
 from lictor.cli.shared import DEFAULT, ProjectFile, console, open_project, plain
 from lictor.errors import ConfigError
+
+Expect = Annotated[
+    list[str] | None,
+    typer.Option(help="stream:seq:hash of a head kept elsewhere; shows a cut tail."),
+]
 
 app = typer.Typer(help="Reads and verifies the record.", no_args_is_help=True)
 
@@ -24,10 +32,7 @@ def verify(
     exported: Annotated[
         Path | None, typer.Option("--file", help="An exported file instead of the store.")
     ] = None,
-    expect: Annotated[
-        list[str] | None,
-        typer.Option(help="stream:seq:hash of a head kept elsewhere; shows a cut tail."),
-    ] = None,
+    expect: Expect = None,
 ) -> None:
     """Checks every chain of records. Detects accidental damage.
 
@@ -35,6 +40,9 @@ def verify(
     decision's log event carries one): give it with --expect.
     """
     heads = [journal.parse_head(text) for text in expect or ()]
+    if exported is not None and _is_report(exported):
+        _check(exported, expect)
+        return
     if exported is not None:
         try:
             with exported.open(encoding="utf-8", errors="replace") as lines:
@@ -142,6 +150,123 @@ def _period(since: str | None, until: str | None) -> tuple[float | None, float |
 def _tool(text: str) -> str:
     """A bare name is a local tool, as everywhere."""
     return f"local/{text}" if text and "/" not in text else text
+
+
+@app.command()
+def report(
+    project: ProjectFile = DEFAULT,
+    since: Since = None,
+    until: Until = None,
+    page: Annotated[
+        Path | None, typer.Option("--html", help="Where to; lictor-report.html if left out.")
+    ] = None,
+    twin: Annotated[Path | None, typer.Option("--json", help="The same as JSON.")] = None,
+    check: Annotated[
+        Path | None, typer.Option(help="Check a report that was written, without the store.")
+    ] = None,
+    expect: Expect = None,
+    tool: ToolName = "",
+    impact: OfImpact = "",
+    verdict: OfVerdict = "",
+    code: Code = "",
+    agent: Agent = "",
+    user: User = "",
+    tenant: Tenant = "",
+    approver: Approver = "",
+    task: TaskId = "",
+    template: Template = "",
+    session: Session = "",
+) -> None:
+    """Writes one file that answers: what was decided, under which rule, who was asked.
+
+    Exit code 1 if the store, or the report that is checked, is damaged.
+    """
+    if check is not None:
+        _check(check, expect)
+        return
+    start, end = _period(since, until)
+    wanted = journal.Filters(
+        start,
+        end,
+        tool=_tool(tool),
+        impact=impact,
+        verdict=verdict,
+        code=code,
+        agent=agent,
+        user=user,
+        tenant=tenant,
+        approver=approver,
+        task=task,
+        template=template,
+        session=session,
+    )
+    if page is None and twin is None:
+        page = Path("lictor-report.html")
+    _report(open_project(project), wanted, page, twin)
+
+
+def _report(
+    project: Project, wanted: journal.Filters, page: Path | None, twin: Path | None
+) -> None:
+    head: dict[str, Json] = {
+        "project": project.path.parent.name,
+        "written": f"{journal.shown(int(time.time() * 1e6))} UTC",
+        "version": version("lictor"),
+    }
+    with journal.gather(project.store, wanted, head) as found:
+        hidden = journal.unrecorded(found, project.catalog.known_tools())
+        for path, write in ((page, journal.write_page), (twin, journal.write_json)):
+            if path is not None:
+                _written(path, lambda out, write=write: write(found, hidden, out))  # type: ignore[misc]
+                console.print(f"wrote {plain(path)}")
+        state = "intact" if found.ok else "DAMAGED"
+        console.print(f"{found.count} decisions; records {state}; gaps: {len(found.gaps)}")
+        if not found.ok:
+            raise typer.Exit(1)
+
+
+def _written(path: Path, write: Callable[[TextIO], None]) -> None:
+    """Writes a file whole or not at all."""
+    spare = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with spare.open("x", encoding="utf-8", newline="\n") as out:
+            write(out)
+        spare.replace(path)
+    except OSError as error:
+        raise ConfigError(
+            str(path), f"cannot be written: {error.strerror}", "name another file"
+        ) from None
+    finally:
+        spare.unlink(missing_ok=True)
+
+
+def _is_report(path: Path) -> bool:
+    try:
+        with path.open(encoding="utf-8", errors="replace") as start:
+            return journal.is_report(start.read(100))
+    except OSError:
+        return False
+
+
+def _check(path: Path, expect: list[str] | None) -> None:
+    heads = [journal.parse_head(text) for text in expect or ()]
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise ConfigError(str(path), f"cannot be read: {error.strerror}", "name a report") from None
+    found = journal.check(text, expect=heads)
+    for problem in found.verification.problems:
+        console.print(plain(problem), style="red")
+    if found.damaged:
+        console.print("the report says that its store was damaged", style="red")
+    if found.unproven:
+        console.print(
+            f"{found.unproven} records or rules lie outside the period, so they are not proven here"
+        )
+    state = "intact" if found.ok else "DAMAGED"
+    console.print(f"{found.verification.records} records of the period, {state}")
+    if not found.ok:
+        raise typer.Exit(1)
 
 
 @app.command()
