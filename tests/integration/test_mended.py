@@ -23,7 +23,7 @@ from typing import Any
 import pytest
 
 from lictor.catalog import lock, note, read_seen
-from lictor.errors import REFUSALS, Denied, Withheld
+from lictor.errors import REFUSALS, ConfigError, Denied, Withheld
 from lictor.gate import Gate
 from lictor.model import Tool, ToolCall
 from lictor.ports import Answer, Committed, RevisionIs
@@ -265,7 +265,7 @@ def test_what_the_text_says_mends_it(project: Project, code: str) -> None:  # ru
 
 def commands_of(mend: str) -> list[str]:
     """`lictor review`, `lictor explain last`, … as a mend names them."""
-    return re.findall(r"lictor (?:explain last|[a-z]+)", mend)
+    return re.findall(r"lictor (?:explain last|catalog [a-z]+|[a-z]+)", mend)
 
 
 COMMANDS = sorted({each for row in REFUSALS.values() for each in commands_of(row.mend)})
@@ -775,3 +775,53 @@ def result_withheld(p: Project) -> Steps:
         p.lictor("check")
         assert "outcome: done" in p.lictor("explain last")
         yield tried(gate, ToolCall(PAY, FIVE))
+
+
+# -- start-up errors whose mend is a command ------------------------------------------------------
+
+
+def unpinned(p: Project) -> None:
+    text = (p.folder / "catalog.toml").read_text()
+    p.write("catalog.toml", re.sub(r'pin = ".*"\n', "", text))
+
+
+def pin_edited(p: Project) -> None:
+    text = (p.folder / "catalog.toml").read_text()
+    p.write("catalog.toml", text.replace(f'pin = "{PAY.pin}"', f'pin = "{LOOK.pin}"'))
+
+
+def edited(p: Project) -> None:
+    p.edit("catalog.lock", "Does pay.", "Does pay a lot.")
+
+
+def damaged(p: Project) -> None:
+    (p.folder / "catalog.lock").write_text("{")
+
+
+def without_definitions(p: Project) -> None:
+    (p.folder / "catalog.lock").unlink()
+
+
+def elsewhere(p: Project) -> None:
+    p.path.write_text(f'catalog = "tools.toml"\n{LICTOR}')
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [unpinned, pin_edited, edited, damaged, without_definitions, elsewhere],
+    ids=lambda f: f.__name__,
+)
+def test_what_the_text_of_a_start_says_makes_it_start(
+    project: Project, harm: Callable[[Project], None]
+) -> None:
+    harm(project)
+    for _ in range(4):  # one text may be about each of the three tools
+        try:
+            project.gate()
+            break
+        except ConfigError as error:
+            (command,) = re.findall(r"lictor (catalog lock(?: local/\w+)?)", error.mend)
+            project.lictor(command)
+    else:
+        pytest.fail("it still does not start")
+    assert project.ran

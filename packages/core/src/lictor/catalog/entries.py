@@ -258,24 +258,22 @@ def _refuse(constant: str) -> None:
 # -- the entry against its definition -------------------------------------------------------------
 
 
-_MEND: Final = "lictor catalog lock, or impact = [] until it is reviewed again"
-
-
 def matched(at: str, review: Review, tool: Tool | None) -> Known:
     """A classified entry together with the definition it was made for.
 
     Raises:
         ConfigError: They do not belong together.
     """
+    mend = f"lictor catalog lock {review.key}, or impact = [] until it is reviewed again"
     if not review.pin:
-        raise ConfigError(at, "is classified but not pinned", "lictor catalog lock")
+        raise ConfigError(at, "is classified but not pinned", mend)
     if tool is None:
-        raise ConfigError(at, "has no definition in catalog.lock", _MEND)
+        raise ConfigError(at, "has no definition in catalog.lock", mend)
     if tool.pin != review.pin:
         raise ConfigError(
             at,
             "its pin is not that of the definition in catalog.lock (one of them was edited)",
-            _MEND,
+            mend,
         )
     _check_hints(at, review, tool)
     _check_arguments(at, review, tool)
