@@ -16,7 +16,7 @@ create = $(UV) venv --quiet --allow-existing --python $(PYTHON) $(1)
 install = $(UV) pip install --quiet --python $(1)/bin/python
 endif
 
-.PHONY: demo test check fix bench docs clean
+.PHONY: demo test check fix bench docs pictures wheels clean
 
 demo: $(VENV)/.runtime  ## the main job twice: unguarded and guarded
 	$(BIN)/lictor demo
@@ -39,6 +39,14 @@ bench: $(VENV)/.dev  ## writes build/bench/*.json
 
 docs: $(VENV)/.dev  ## the generated pages
 	$(BIN)/python scripts/generate_docs.py
+
+pictures: $(VENV)/.dev  ## docs/pictures, from a real run of docs/quickstart.md
+	$(BIN)/python scripts/record.py
+
+wheels: $(VENV)/.dev  ## dist/*.whl
+	for package in core langchain; do \
+		(cd packages/$$package && ../../$(BIN)/python -m hatchling build -t wheel -d ../../dist) || exit 1; \
+	done
 
 $(VENV)/.runtime: $(MANIFESTS) constraints.txt
 	$(call create,$(VENV))

@@ -8,6 +8,7 @@
   for anything within a line, and for any lines on a line of its own. `# exit N` at the end of a
   command says how it ends. A block without `$ ` goes on where the last one of its terminal stopped.
 * `<!-- test-run COMMAND -->` runs a command in the first terminal.
+* `alice` is whoever follows the page: his account.
 """
 
 from __future__ import annotations
@@ -20,18 +21,21 @@ import sysconfig
 import time
 import venv
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Final
 
+from lictor.dev import account
 from lictor.testing.seat import Seat
 from screen import Screen
 
 ROOT: Final = Path(__file__).parents[1]
 SECONDS: Final = 60.0
+COLUMNS: Final = 116
 PROMPT: Final = "$ "
 SKIP: Final = "…"
+READER: Final = "alice"
 MAIN: Final = ""
 _SHELL: Final = ("/bin/bash", "--noprofile", "--norc", "--noediting", "-i")
 _OWN: Final = ("pip", "setuptools", "__pycache__")
@@ -123,13 +127,22 @@ def equip(folder: Path) -> Path:
     return folder / "env/bin"
 
 
+@dataclass(frozen=True)
+class Press:
+    """Keys pressed: when, on which row, which."""
+
+    at: float
+    row: int
+    keys: str
+
+
 @dataclass
 class Terminal:
     """One terminal of the reader, with a shell in it.
 
     Attributes:
         typed: The commands, and the rows where they stand.
-        pressed: When keys were pressed.
+        pressed: The keys that were pressed.
     """
 
     seat: Seat
@@ -143,7 +156,7 @@ class Terminal:
     command: str = ""
     where: str = ""
     typed: list[tuple[str, int]] = field(default_factory=list)
-    pressed: list[float] = field(default_factory=list)
+    pressed: list[Press] = field(default_factory=list)
     _held: tuple[int, str] = (-1, "")
 
     def act(self, block: Block, where: str) -> None:
@@ -172,7 +185,7 @@ class Terminal:
         self.expect(_KEY.split(line)[0])
         keys = _KEY.findall(line)
         assert not _KEY.sub("", line[line.index("‹") :]).strip(), f"{self.where}: keys come last"
-        self.pressed.append(time.monotonic())
+        self.pressed.append(Press(time.monotonic(), self.screen.row, " ".join(keys)))
         self.seat.press("".join(_KEYS.get(key, key) for key in keys))
 
     def expect(self, expected: str) -> None:
@@ -205,8 +218,7 @@ class Terminal:
 
     def fail(self, problem: str) -> None:
         """Says what stands on the terminal instead."""
-        shown = "\n".join(self.screen.lines())
-        raise AssertionError(f"{self.where}: {problem}\n--- terminal {self.name!r}\n{shown}")
+        raise AssertionError(f"{self.where}: {problem}")
 
     def _at_prompt(self) -> bool:
         return not self.running or len(self.screen.told) > self.prompts
@@ -246,8 +258,6 @@ class Reader:
             "TERM": "xterm",
             "PS1": r"\e]$?\a$ ",
             "HOME": str(folder.parent),
-            "LOGNAME": "alice",
-            "USER": "alice",
             "LANG": "C.UTF-8",
             "PIP_NO_INDEX": "1",
             "PIP_DISABLE_PIP_VERSION_CHECK": "1",
@@ -260,12 +270,21 @@ class Reader:
         Raises:
             AssertionError: It is not so; says where.
         """
-        for block in blocks(page):
-            self.do(block, page.name)
-        self.finish()
+        try:
+            for block in blocks(page):
+                self.do(block, page.name)
+            self.finish()
+        except AssertionError as error:
+            for _ in range(20):
+                self._pump()  # what comes a moment later says more
+            for terminal in self.terminals.values():
+                shown = "\n".join(terminal.screen.lines())
+                error.add_note(f"--- terminal {terminal.name or 'first'}\n{shown}")
+            raise
 
     def do(self, block: Block, where: str) -> None:
         """Does what one block says."""
+        block = replace(block, text=re.sub(rf"\b{READER}\b", account(), block.text))
         if block.lang == "console":
             self.terminal(block.name).act(block, where)
         elif block.name:
@@ -289,7 +308,7 @@ class Reader:
             screen = Screen()
             seat = Seat(
                 (*_CLEAN, *(f"{key}={value}" for key, value in self._env.items()), *_SHELL),
-                columns=100,
+                columns=COLUMNS,
                 hear=lambda data: screen.feed(data, time.monotonic()),
                 cwd=self.folder,
             )
