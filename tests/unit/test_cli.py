@@ -154,7 +154,7 @@ def test_explain_tells_of_a_recorded_denial_and_what_mends_it(project: Path) -> 
 
     assert "local/pay: deny (grant_limit), block" in output
     assert "argument to" in output
-    assert "mend: change the limits of the task" in output
+    assert "mend: change the limit in [tasks.NAME.limits.TOOL]" in output
 
 
 def test_explain_takes_an_ask_apart_on_what_was_recorded(project: Path) -> None:
@@ -272,7 +272,7 @@ def test_check_tells_an_impact_that_is_missing_from_a_definition_that_is(project
     output = lictor(project, "check")
 
     assert "1 tools have no impact yet: local/new" in output
-    assert "\n  mend: lictor review, or write it into catalog.toml" in output
+    assert "\n  mend: write it into catalog.toml" in output
 
 
 def test_check_says_that_the_store_cannot_be_written(project: Path) -> None:
