@@ -514,6 +514,16 @@ def test_the_task_of_another_tenant_has_no_use_for_it(room: Rooms) -> None:
     assert r.runs == []
 
 
+@pytest.mark.attack("X66")
+def test_a_used_answer_cannot_be_made_an_unused_one(room: Rooms) -> None:
+    r = room("granted", "rejected")
+    with r.task:
+        assert r.run("c1") == "permit"
+        r.edit("update approval set state = 'granted', decision = ''")
+        assert r.run("c2") == "ask_unavailable"
+    assert len(r.runs) == 1
+
+
 # -- what stays in the store ----------------------------------------------------------------------
 
 

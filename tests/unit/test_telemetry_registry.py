@@ -179,6 +179,7 @@ def full(reason: str, verdict: Verdict, enforcement: Enforcement, **rest: Any) -
         "seq": 4,
         "head": "e" * 64,
         "failure": reason != PERMIT and REFUSALS[reason].failure,
+        "channels": ("terminal",),
         "arguments": {"amount": 3},
     }
     return Decided(made, **(values | rest))

@@ -74,8 +74,7 @@ class Teller:
         if a.held is not None:
             body["labels"] = _list(sorted(a.reservation.facts.labels))
         if a.answers:
-            dev = a.task.assurance is Assurance.DEV
-            body["answers"] = [_answer(reply, dev=dev) for reply in a.answers]
+            body["answers"] = [_answer(a, reply) for reply in a.answers]
         if a.found_task is not None:
             body["chain"] = _list(map(str, a.chain))
             body["assurance"] = str(a.task.assurance)
@@ -154,6 +153,8 @@ class Teller:
             seq=head.seq,
             head=head.hash,
             failure=decision.reason != PERMIT and REFUSALS[decision.reason].failure,
+            channels=tuple(sorted({reply.channel for reply in a.answers})),
+            evidence=all(_evidence(a, reply) for reply in a.answers),
             arguments=self._clear(a),
         )
 
@@ -214,12 +215,17 @@ def _list(texts: Iterable[str]) -> list[Json]:
     return list(texts)
 
 
-def _answer(reply: Reply, *, dev: bool) -> Json:
-    """Whose answer a decision rests on; `evidence` only where the person was authenticated."""
+def _answer(a: Attempt, reply: Reply) -> Json:
+    """Whose answer a decision rests on."""
     return {
         "ask": reply.ref,
         "by": encodable(reply.by),
         "channel": reply.channel,
         "assurance": reply.assurance,
-        "evidence": reply.assurance == Assurance.VERIFIED and not dev,
+        "evidence": _evidence(a, reply),
     }
+
+
+def _evidence(a: Attempt, reply: Reply) -> bool:
+    """Whether the person was authenticated; under a development task, nobody is."""
+    return reply.assurance == Assurance.VERIFIED and a.task.assurance is not Assurance.DEV

@@ -72,6 +72,8 @@ class Decided:
         seq: Newest sequence number of the stream.
         head: Chain hash at that number.
         failure: The gate could not decide, as against a refusal on the merits.
+        channels: Where people gave the answers that it rests on.
+        evidence: All of them were authenticated.
         arguments: What may stand in clear; emitted under the double opt-in only.
     """
 
@@ -99,6 +101,8 @@ class Decided:
     seq: int = 0
     head: str = ""
     failure: bool = False
+    channels: tuple[str, ...] = ()
+    evidence: bool = False
     arguments: Mapping[str, object] | None = None
 
 
@@ -237,6 +241,9 @@ def _rarer(attributes: Attributes, event: Decided) -> Attributes:
         attributes[names.DECISION_ASKS] = cleaned(decision.asks)
     if decision.final:
         attributes[names.DECISION_FINAL] = True
+    if event.channels:
+        attributes[names.ANSWER_CHANNELS] = cleaned(event.channels)
+        attributes[names.ANSWER_EVIDENCE] = event.evidence
     return attributes
 
 

@@ -244,9 +244,8 @@ def settle(store: Store, row: AskRow, reply: Reply, key: Seal, at: float) -> boo
 
 def seal(key: Seal, row: AskRow) -> str:
     """What binds an ask, and later its answer, to the record key: everything that they say."""
-    state = "granted" if row.state == "used" else row.state
     asked: list[Json] = [row.id, row.task, row.call, row.digest, row.tenant, row.tool, row.asked]
-    answer: list[Json] = [state, row.by, row.channel, row.assurance]
+    answer: list[Json] = [row.state, row.by, row.channel, row.assurance]
     kinds = _list(sorted(row.kinds))
     return key(canonical(["ask", asked, row.expires, kinds, thawed(row.request), answer]))
 

@@ -9,7 +9,8 @@ Rules enforced here:
 5. A settle is a compare-and-set on `started`; one that comes too late changes nothing and its
    record says `late`.
 6. What a call reserved is given back for `not_started` only.
-7. An answer is used once, by compare-and-set; a task that ends takes its asks and answers with it.
+7. An answer is used once, by compare-and-set, and loses its seal with that; a task that ends takes
+   its asks and answers with it.
 """
 
 from __future__ import annotations

@@ -189,7 +189,7 @@ ASK_ANSWER: Final = (
 )
 ASK_USE: Final = (
     update(APPROVAL)
-    .values(state=_sql("'used'"), decision=_b("p_decision"))
+    .values(state=_sql("'used'"), decision=_b("p_decision"), mac=_sql("''"))
     .where(APPROVAL.c.id == _b("p_id"), APPROVAL.c.state == _sql("'granted'"))
 )
 ASKS_END: Final = (
