@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from threading import Event
 from typing import Any
 
@@ -25,6 +27,7 @@ from lictor.model import ulid
 from lictor.ports import Answer, Known, Query
 from lictor.task import Task
 from lictor.testing import DenyAll, UnsafeAllowAll, UnsafeApprovals, UnsafeScripted
+from lictor.testing.seat import Seat
 from lictor_langchain import (
     GateCallbackHandler,
     GateMiddleware,
@@ -360,3 +363,38 @@ def test_inside_the_body_of_an_effect_nothing_pauses(
     assert RAN == []
     assert answers(done) == ["done"]
     assert scene.codes() == ["permit", "ask_required"]
+
+
+PROGRAM = """
+from pathlib import Path
+
+from langchain_core.tools import tool
+from lictor_langchain import Gate, create_agent
+from lictor_langchain.testing import ScriptedModel, calls
+
+
+@tool
+def pay(n: int) -> str:
+    '''Pays.'''
+    return "PAID"
+
+
+model = ScriptedModel(script=[calls(("pay", {"n": 5}))])
+agent = create_agent(model, [pay], gate=Gate.dev(Path(__file__).parent))
+print(agent.invoke({"messages": [("user", "go")]}))
+"""
+
+
+def test_ctrl_c_at_a_question_ends_a_run_whose_tools_run_on_other_threads(tmp_path: Path) -> None:
+    program = tmp_path / "app.py"
+    program.write_text(PROGRAM, encoding="utf-8")
+
+    with Seat([sys.executable, str(program)], cwd=tmp_path) as seat:
+        before = seat.modes()
+        seat.until("deny once")
+        seat.press("\x03")
+        told = seat.rest()
+
+        assert "KeyboardInterrupt" in told
+        assert "PAID" not in told
+        assert seat.modes() == before

@@ -180,6 +180,7 @@ class Scripted(Tty):
 
     def __init__(self, *presses: list[str]) -> None:
         self.presses, self.written = list(presses), ""
+        self.interrupted = False
 
     def again(self) -> bool:
         return False
@@ -357,8 +358,44 @@ def test_ctrl_c_reaches_the_program_and_the_question_goes_with_it(sit: Sit) -> N
     seat.until(PROMPT)
     seat.press("\x03")
 
-    assert "reply: unavailable" in seat.until("interrupted")
+    assert "reply: unavailable" in seat.until("\ninterrupted")
     assert seat.modes() == before
+
+
+def test_ctrl_c_ends_the_question_of_a_thread_that_the_main_thread_only_waits_for(
+    sit: Sit,
+) -> None:
+    """As frameworks do that run tools in a pool: leaving the pool waits for its threads."""
+    seat = sit(
+        "from concurrent.futures import ThreadPoolExecutor\n"
+        "with ThreadPoolExecutor() as pool:\n    pool.submit(ask).result()"
+    )
+    before = seat.modes()
+
+    seat.until(PROMPT)
+    seat.press("\x03")
+
+    told = seat.rest()
+    assert "reply: unavailable" in told
+    assert "KeyboardInterrupt" in told
+    assert seat.modes() == before
+
+
+def test_ctrl_c_that_was_pressed_before_the_prompt_counts(sit: Sit) -> None:
+    seat = sit(
+        "import lictor.approval.tty as tty\n"
+        "forget = tty.Tty.forget\n"
+        "def later(self):\n"
+        "    say('typed?'); tty._ready(self.handle, 20, write=False); forget(self)\n"
+        "tty.Tty.forget = later\n"
+        "ask()\n"
+    )
+    seat.until("typed?")
+    seat.press("y\x03y")
+
+    told = seat.rest()
+    assert "KeyboardInterrupt" in told
+    assert "reply: granted" not in told
 
 
 def test_ctrl_c_while_the_main_thread_asks(sit: Sit) -> None:

@@ -34,6 +34,8 @@ from lictor.ports import Ask, Reply
 SECONDS: Final = 120.0
 GLANCE: Final = 0.05
 """Seconds between looks at whether the caller is gone."""
+LEAVE: Final = 0.5
+"""Seconds in which a program that was interrupted lets go of its question, if it can."""
 LOOK: Final = 0.2
 """Seconds between looks at whether the ask was answered elsewhere."""
 _ENTER: Final = "\n"
@@ -155,10 +157,19 @@ class Screen:
             data = self._tty.write(data, GLANCE)
 
     def _check(self) -> None:
+        if self._tty.interrupted:
+            self._leave()
         if self._gone.is_set():
             raise Gone("nobody waits for the answer any more")
         if time.monotonic() >= self._deadline:
             raise Unanswered(f"nobody answered in {self._seconds:g} s")
+
+    def _leave(self) -> None:
+        """The program learns of its interruption first, and says so in its record."""
+        until = time.monotonic() + LEAVE
+        while time.monotonic() < until and not self._gone.is_set():
+            time.sleep(0.01)
+        raise Gone("interrupted")
 
 
 class Terminal:

@@ -4,7 +4,8 @@ Rules enforced here:
 
 1. The modes found are the modes left, whatever ends the question; at exit too.
 2. Signals of the keyboard keep working (Ctrl-C, Ctrl-Z), and a program in the background of its
-   terminal neither reads from it nor changes it.
+   terminal neither reads from it nor changes it. Ctrl-C ends the question as well: in a program
+   whose main thread waits for the thread that asks, the signal alone would end neither.
 3. An arrow key, a function key, a key with Alt or a pasted text is no key press.
 4. Nothing here waits longer than it was told to: reading and writing never block.
 """
@@ -30,6 +31,7 @@ DEVICE: Final = "/dev/tty"
 WATCH: Final = "run: lictor watch (in another terminal)"
 SPLIT: Final = 0.1
 """Seconds in which the rest of a key's escape sequence follows."""
+INTERRUPT: Final = "\x03"
 _CHUNK: Final = 4_096
 _STOPS: Final = {signal.SIGTTIN, signal.SIGTTOU}
 
@@ -109,14 +111,21 @@ def _key_mode(before: list[Any]) -> list[Any]:
     changed[1] |= termios.OPOST | termios.ONLCR
     changed[3] = (changed[3] | termios.ISIG) & ~(termios.ICANON | termios.ECHO | termios.IEXTEN)
     changed[6][termios.VMIN], changed[6][termios.VTIME] = 1, 0
+    changed[6][termios.VINTR] = b"\0"  # read as a key, and made a signal by `_signal`
     return changed
 
 
 class Tty:
-    """An open terminal in key mode. Make it with `taken`."""
+    """An open terminal in key mode. Make it with `taken`.
+
+    Attributes:
+        handle: The open device.
+        interrupted: Ctrl-C was pressed.
+    """
 
     def __init__(self, handle: int) -> None:
         self.handle = handle
+        self.interrupted = False
         self._keys = Keys()
         self._enter()
 
@@ -158,11 +167,24 @@ class Tty:
             data = b""
         if not data:
             raise NoTerminal(f"the terminal is gone; {WATCH}")
-        return self._keys.feed(data)
+        found = self._keys.feed(data)
+        if INTERRUPT not in found:
+            return found
+        self._signal()
+        return []
+
+    def _signal(self) -> None:
+        """What the terminal does at Ctrl-C while nobody has taken it."""
+        self.interrupted = True
+        os.killpg(os.getpgrp(), signal.SIGINT)
 
     def forget(self) -> None:
-        """Drops what was typed so far and not yet read."""
+        """Drops what was typed so far and not yet read, but for Ctrl-C."""
         self._keys = Keys()
+        with contextlib.suppress(OSError):  # nothing left to read, or a terminal that has gone
+            while not behind(self.handle) and (typed := os.read(self.handle, _CHUNK)):
+                if INTERRUPT.encode() in typed:
+                    self._signal()
         with contextlib.suppress(termios.error):
             termios.tcflush(self.handle, termios.TCIFLUSH)
 
