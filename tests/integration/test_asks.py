@@ -15,6 +15,9 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from lictor import audit
 from lictor.approval import Desk, ask_of, seal, settle
@@ -24,6 +27,7 @@ from lictor.gate import Gate
 from lictor.model import Assurance, ToolCall, ToolKey
 from lictor.ports import Answer, AnswerAsk, Ask, AskRow, PutAsk, Query, Reply, UseAsk
 from lictor.store import open_store
+from lictor.telemetry import Telemetry
 from lictor.testing import UnsafeScripted, UnsafeStore, gate_for, reviewed, tool_of
 
 WAIT = 20.0
@@ -246,6 +250,20 @@ def test_whether_an_answer_may_be_evidence(room: Rooms) -> None:
     assert [each["evidence"] for each in r.lines("answer")] == [True, False]
     rested = [each["answers"][0]["evidence"] for each in r.lines("decision")]
     assert rested == [True, False]
+
+
+def test_a_span_tells_on_whose_answer_it_rests_and_that_it_is_no_evidence(room: Rooms) -> None:
+    spans, tracers = InMemorySpanExporter(), TracerProvider()
+    tracers.add_span_processor(SimpleSpanProcessor(spans))
+    telemetry = Telemetry(tracers, known_tools=frozenset({"local/pay"}))
+    r = room("granted", "rejected", telemetry=telemetry)
+    with r.task:
+        assert [r.run("c1"), r.run("c2")] == ["permit", "ask_rejected"]
+
+    yes, no = (dict(span.attributes or {}) for span in spans.get_finished_spans())
+    assert yes["lictor.answer.channels"] == ("test",)
+    assert yes["lictor.answer.evidence"] is False
+    assert "lictor.answer.channels" not in no
 
 
 # -- races ----------------------------------------------------------------------------------------
