@@ -267,3 +267,27 @@ def test_there_are_lines_to_look_at() -> None:
     assert len(PYTHON) >= 10
     assert len(TOML) >= 15
     assert {each.mend for each in REFUSALS.values()} <= {each.text for each in MENDS}
+
+
+# -- and there is always one ----------------------------------------------------------------------
+
+PASSED_ON = {"problem"}
+"""Texts that another function has made: what is wrong with a grant, in words of its own."""
+
+
+def task_errors() -> Iterator[Text]:
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Call) and name_of(node) == "TaskError":
+                text = rendered(node.args[0])
+                if text is None:
+                    text = ast.unparse(node.args[0])
+                yield Text(f"{path.name}:{node.lineno}", text)
+
+
+@pytest.mark.parametrize("error", list(task_errors()), ids=lambda error: error.text[:50])
+def test_an_error_of_a_task_says_what_mends_it(error: Text) -> None:
+    passed_on = error.text in PASSED_ON or error.text.endswith(f": {HOLE}")
+    assert (
+        passed_on or re.search(r"\n  mend: \S", error.text) or error.text.endswith(f"\n{HOLE}")
+    ), f"{error.where}: {error.text}"

@@ -186,7 +186,7 @@ class Grant:
         )
         wide = wider(made, self)
         if wide:
-            raise TaskError(f"a delegated task may only narrow: {wide}")
+            raise TaskError(f"a delegated task may only narrow: {wide}\n  mend: leave it out")
         return made
 
     def to_json(self) -> dict[str, Json]:
@@ -226,7 +226,10 @@ class Grant:
                 return grant
         except (ConfigError, TypeError, ValueError, KeyError, AttributeError, ArithmeticError):
             pass
-        raise TaskError("the stored grant is damaged: it does not read back as it was written")
+        raise TaskError(
+            "the stored grant is damaged: it does not read back as it was written\n"
+            "  mend: lictor audit verify, and open a new task"
+        )
 
 
 _TYPES: Final[Mapping[str, type]] = {

@@ -31,6 +31,7 @@ from lictor.template import Template, keys_of, limits_of
 RESUME_SECONDS: Final = 10.0
 
 MAX_GRACE: Final = 3600
+_INSIDE: Final = "  mend: make it inside the block of the task"
 
 
 @dataclass(slots=True, eq=False)
@@ -119,13 +120,17 @@ class Opener:
         made = replace(grant, tools=keys, limits=merged)
         wide = wider(made, grant)
         if wide:
-            raise TaskError(f"what is given beside a template may only narrow it: {wide}")
+            raise TaskError(
+                f"what is given beside a template may only narrow it: {wide}\n  mend: leave it out"
+            )
         return made
 
     @staticmethod
     def _expiring(grant: Grant, seconds: int, narrowing: bool) -> Grant:
         if type(seconds) is not int or not 0 < seconds <= MAX_INTEGER - grant.issued:
-            raise TaskError("expires_in must be a positive whole number of seconds")
+            raise TaskError(
+                "expires_in must be a positive whole number of seconds\n  mend: expires_in=900"
+            )
         expires = grant.issued + seconds
         return replace(grant, expires=min(expires, grant.expires) if narrowing else expires)
 
@@ -194,7 +199,9 @@ class Opener:
         try:
             canonical([grant.to_json(), conversation])
         except InputInvalid as error:
-            raise TaskError(f"what the task is given cannot be recorded: {error}") from None
+            raise TaskError(
+                f"what the task is given cannot be recorded: {error}\n  mend: give it other text"
+            ) from None
         try:
             opened = self.sessions.open(grant.tenant, conversation, known=session is not None)
         except StoreError as error:
@@ -224,13 +231,19 @@ class Opener:
     ) -> Task:
         """Makes a child task; see `Task.delegate` and `Task.start`."""
         if not task.live:
-            raise TaskError(f"task {task.id} is not running, so it has nothing to give")
+            raise TaskError(f"task {task.id} is not running, so it has nothing to give\n{_INSIDE}")
         acting = self._party(Kind.AGENT, agent, "agents")
         if acting.tenant != task.grant.tenant:
-            raise TaskError(f"agent {agent} belongs to another tenant ({acting.tenant})")
+            raise TaskError(
+                f"agent {agent} belongs to another tenant ({acting.tenant})\n"
+                "  mend: name an agent of the task's own tenant"
+            )
         if own:
             if task.grant.autonomous and not acting.owner:
-                raise TaskError(f"agent {agent} has no owner to answer for an autonomous task")
+                raise TaskError(
+                    f"agent {agent} has no owner to answer for an autonomous task\n"
+                    f'  mend: owner = "NAME" in {table("agents", agent)}'
+                )
             grant = self._started(task, agent, template)
         else:
             at = int(self.clock())
@@ -247,7 +260,7 @@ class Opener:
     def reading(self, task: Task) -> Task:
         """Makes a child task that may only read; see `Task.reading`."""
         if not task.live:
-            raise TaskError(f"task {task.id} is not running, so it has nothing to give")
+            raise TaskError(f"task {task.id} is not running, so it has nothing to give\n{_INSIDE}")
         grant = replace(
             task.grant,
             id=ulid(self.clock()),
@@ -285,7 +298,9 @@ class Opener:
         row = self.store.task(task_id)
         if row is None or row.state != "suspended":
             state = "not known" if row is None else row.state
-            raise TaskError(f"task {task_id} is {state}, so it cannot be resumed")
+            raise TaskError(
+                f"task {task_id} is {state}, so it cannot be resumed\n  mend: open a new task"
+            )
         grant = Grant.from_json(row.grant)
         if grant.parent:
             raise TaskError(
@@ -353,7 +368,9 @@ class Opener:
         try:
             future = self.store.commit(guards, tuple(writes), (entry,), durable=False)
             if again and future.result(RESUME_SECONDS).moved is not None:
-                raise TaskError(f"task {task.id} was resumed somewhere else")
+                raise TaskError(
+                    f"task {task.id} was resumed somewhere else\n  mend: leave it to go on there"
+                )
         except TaskError:
             raise
         except Exception as error:
@@ -372,7 +389,11 @@ def _check_types(
         if value is None and name != "agent":
             continue
         if not isinstance(value, str) or not value:
-            raise TaskError(f"{name} must be text that is not empty, not {value!r}")
+            raise TaskError(
+                f'{name} must be text that is not empty, not {value!r}\n  mend: {name}="NAME"'
+            )
     number = isinstance(grace, int | float) and not isinstance(grace, bool)
     if not number or not 0 <= grace <= MAX_GRACE:  # type: ignore[operator]
-        raise TaskError(f"grace must be seconds from 0 to {MAX_GRACE}, not {grace!r}")
+        raise TaskError(
+            f"grace must be seconds from 0 to {MAX_GRACE}, not {grace!r}\n  mend: grace=0"
+        )

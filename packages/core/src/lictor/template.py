@@ -46,7 +46,9 @@ def key_of(text: str) -> ToolKey:
     try:
         return ToolKey.parse(text if "/" in text else f"local/{text}")
     except ValueError as error:
-        raise TaskError(f"tool {text!r}: {error}") from None
+        raise TaskError(
+            f"tool {text!r}: {error}\n  mend: write server/name, or NAME for a local one"
+        ) from None
 
 
 def keys_of(texts: Iterable[str]) -> frozenset[ToolKey]:
