@@ -187,7 +187,7 @@ class Lookout:
             return
         if not keys:
             return
-        if len(keys) > 1 and keys[1:] != ["\n"]:
+        if len(keys) > 1 and keys[1:] != ["\n"] and set(keys) != {"!"}:
             self._show(("  (one key at a time)",))
             return
         key = keys[0].lower()
