@@ -20,7 +20,7 @@ from lictor.cli.lookout import TICK, Lookout
 from lictor.cli.shared import DEFAULT, ProjectFile, place
 from lictor.cli.tail import Tail, event, line
 from lictor.dev import account
-from lictor.errors import ConfigError, LictorError, StoreError
+from lictor.errors import ConfigError, StoreError
 from lictor.forms import visible
 from lictor.place import Place
 from lictor.store import open_store
@@ -92,8 +92,8 @@ def _explain(found: Place) -> Callable[[str], None]:
     def explain(decision: str) -> None:
         try:
             explaining.explain(decision, None, found.toml)
-        except LictorError as error:
-            sys.stdout.write(f"  cannot be explained now: {visible(error.diagnostics())}\n")
+        except Exception as error:  # whatever it is, somebody still watches
+            sys.stdout.write(f"  cannot be explained now: {visible(str(error))}\n")
         sys.stdout.flush()
 
     return explain
