@@ -711,7 +711,10 @@ def test_an_approval_by_somebody_else_is_not_said_to_be_given_at_the_watch(
     assert denied.code == "ask_unavailable"
     (mend,) = re.findall(r"^  mend: (.*)$", denied.diagnostics(), re.MULTILINE)
     assert "lictor watch" not in mend
-    assert "four" in project.lictor("explain last")
+    shown = project.lictor("explain last")
+    assert "four" in shown
+    assert f"mend: {mend}" in shown
+    assert "lictor watch (in" not in shown
 
 
 # -- intent and after

@@ -12,7 +12,7 @@ from lictor import audit
 from lictor.assemble import Project
 from lictor.canonical import Json
 from lictor.cli.shared import DEFAULT, ProjectFile, console, open_project, plain
-from lictor.errors import PERMIT, REFUSALS, ConfigError
+from lictor.errors import PERMIT, REFUSALS, ConfigError, mend
 from lictor.model import Decision
 from lictor.policy.explain import explain as explain_policy
 from lictor.ports import SessionFacts
@@ -76,7 +76,7 @@ def _recorded(project: Project, what: str) -> None:
         _facts(body)
         if code != PERMIT and code in REFUSALS:
             console.print(f"  what it means: {REFUSALS[code].developer}")
-            console.print(f"  mend: {plain(REFUSALS[code].mend)}")
+            console.print(f"  mend: {plain(mend(code, tuple(texts(body.get('asks')))))}")
         _policies(project, texts(body.get("policies")))
         for outcome in audit.show(project.store, kind="outcome", call=str(body["call"])):
             console.print(f"  outcome: {plain(outcome.body['verdict'])}")
@@ -145,4 +145,4 @@ def _tell(decision: Decision) -> None:
     if decision.detail:
         console.print(f"    {plain(decision.detail)}")
     if decision.reason in REFUSALS:
-        console.print(f"    mend: {plain(REFUSALS[decision.reason].mend)}")
+        console.print(f"    mend: {plain(mend(decision.reason, decision.asks))}")
