@@ -131,6 +131,20 @@ def test_records_come_one_at_a_time(path: Path, monkeypatch: pytest.MonkeyPatch)
     assert len(read) == 1
 
 
+def test_what_belongs_to_a_call_is_found_by_the_index(path: Path) -> None:
+    from lictor.audit import journal, report, select
+
+    condition, _ = Filters(call="C").sql()
+    with closing(journal.connect(path)) as db:
+        for query in (
+            select._RELATED,
+            report._OF_CALL,
+            f"{journal.SELECT} WHERE {condition} ORDER BY rowid",
+        ):
+            plan = db.execute(f"EXPLAIN QUERY PLAN {query}", ("C",)).fetchall()
+            assert "record_call" in str(plan), query
+
+
 @pytest.mark.parametrize(
     ("text", "at"),
     [

@@ -101,7 +101,7 @@ def find(path: Path, identifier: str) -> tuple[Line, ...]:
     Raises:
         StoreError: It cannot be read.
     """
-    of_call = f"{SELECT} WHERE call = ? ORDER BY rowid"
+    of_call = f"{SELECT} WHERE call = ? AND call <> '' ORDER BY rowid"
     found = _read(path, of_call, (identifier,))
     if not found:
         naming = f"{SELECT} WHERE instr(body, CAST(? AS BLOB)) > 0 ORDER BY rowid"

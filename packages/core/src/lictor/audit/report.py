@@ -38,7 +38,9 @@ STATEMENT: Final = (
     "write another chain. Compare the heads with ones kept elsewhere (lictor.store.head of log "
     "events) to see a cut or rewritten tail."
 )
-_OF_CALL: Final = f"{SELECT} WHERE call = ? AND kind <> 'decision' ORDER BY rowid LIMIT 1000"
+_OF_CALL: Final = (
+    f"{SELECT} WHERE call = ? AND call <> '' AND kind <> 'decision' ORDER BY rowid LIMIT 1000"
+)
 _FIRST: Final = "(SELECT rowid FROM record WHERE kind = 'policy' AND code = ? LIMIT 1)"
 _POLICY: Final = f"{SELECT} WHERE rowid = {_FIRST}"
 _RANGES: Final = "SELECT stream, MIN(seq), MAX(seq) FROM record WHERE {} GROUP BY stream"

@@ -29,8 +29,10 @@ _VERDICTS: Final = frozenset(
     | {each.value for each in Outcome}
     | {"running", "ended", "pending", "granted", "rejected", "expired", "withdrawn"}
 )
+# `call <> ''` is what lets the database use the index on calls.
 _RELATED: Final = (
-    f"{SELECT} WHERE call = ? AND kind IN ('decision', 'answer') ORDER BY rowid LIMIT 100"
+    f"{SELECT} WHERE call = ? AND call <> '' AND kind IN ('decision', 'answer') "
+    "ORDER BY rowid LIMIT 100"
 )
 
 
@@ -93,6 +95,8 @@ class Filters:
             glob = name == "tool" and set(value) & set("*?")
             conditions.append(f"{name} {'GLOB' if glob else '='} ?")
             values.append(value.replace("[", "[[]") if glob else value)
+            if name == "call":
+                conditions.append("call <> ''")
         if self.since is not None:
             conditions.append("at >= ?")
             values.append(int(self.since * 1_000_000))
