@@ -244,7 +244,7 @@ gate.close()
     assert len({each["task"] for each in play.records("decision")}) == 1
 
 
-def test_a_child_forked_while_a_question_stands_answers_nothing(play: Any) -> None:
+def test_a_child_forked_while_a_question_stands_asks_its_own_after_it(play: Any) -> None:
     seat = play.sit("""
 import threading
 gate = Gate.dev()
@@ -254,22 +254,26 @@ while not os.path.exists(".lictor/flag"):
     os.stat(".")
 child = os.fork()
 if child == 0:
-    say("child")
+    call(gate, NOTE, text="hi")
     os._exit(0)
-os.waitpid(child, 0)
-say("parent")
+say("forked")
 asking.join()
+os.waitpid(child, 0)
 """)
     seat.until(ONCE)
     (play.folder / ".lictor/flag").touch()
-    seat.until("parent")
+    seat.until("forked")
     seat.press("r\r")
     seat.until("returns? [Y/n] ")
     seat.press("n")
     seat.until("sensitive? [y/N] ")
     seat.press("\r")
+    assert "Does note." in seat.until(ONCE)
+    seat.press("\r")
 
-    assert "ran: look" in seat.rest()
+    seat.rest()
+    assert "ran: look" in seat.seen
+    assert "denied: note tool_unreviewed" in seat.seen
 
 
 # -- ended from elsewhere -------------------------------------------------------------------------
@@ -329,7 +333,7 @@ call(gate, PAY, to="US133", amount=1)
 
     told = seat.rest()
     assert "ran:" not in told
-    assert "denied: pay ask_unanswered | the question was withdrawn: its task" in told
+    assert "denied: pay task_ended | the task was ended while a person was asked" in told
 
 
 def test_a_question_leaves_the_screen_when_its_task_has_ended(play: Any) -> None:

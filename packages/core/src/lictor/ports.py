@@ -220,7 +220,8 @@ class Reply:
 
     Attributes:
         state: `granted`, `rejected`, `pending` (somebody can still answer), `expired` (nobody
-            did), or `unavailable` (nobody can be asked).
+            did), `unavailable` (nobody can be asked), or `ended` (the task has ended, here or by
+            somebody elsewhere; only the desk says so, no channel).
         ref: Id of the stored ask.
         by: Who answered, as far as the channel knows.
         channel: Where: `terminal`, `watch`, …

@@ -52,6 +52,7 @@ from lictor.verdicts import permits
 TRIES: Final = 3
 MAX_TOLD: Final = 300
 REPEAT: Final = "An equal call has an unknown outcome: it may have been done already."
+_OVER: Final = {"expired": "ask_unanswered", "ended": "task_ended"}
 REVIEW_SECONDS: Final = 900.0
 NO_CHANNEL: Final = "this gate has no channel to a person"
 MAX_UNITS: Final = 2**62
@@ -385,9 +386,9 @@ class Stages:
                 raise Refuse("ask_rejected", f"{reply.by} at {reply.channel}", **refusal)
             case "pending":
                 raise Refuse("ask_required", "; ".join(why), pending=True, **refusal)
-            case "expired":
+            case "expired" | "ended" as state:
                 self.identify(a)  # a task that has ended takes its questions with it
-                raise Refuse("ask_unanswered", reply.detail, **refusal)
+                raise Refuse(_OVER[state], reply.detail, **refusal)
             case "unavailable":
                 raise Refuse("ask_unavailable", "; ".join((*why, reply.detail)), **refusal)
             case state:

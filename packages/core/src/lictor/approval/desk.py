@@ -44,6 +44,7 @@ COMMIT_SECONDS: Final = 10.0
 GLANCE: Final = 0.05
 """Seconds between looks at whether the caller is gone."""
 _STATES: Final = frozenset({"granted", "rejected", "pending", "expired", "unavailable"})
+ENDED: Final = "the task was ended while a person was asked"
 EDITED: Final = "its seal is not ours: somebody has edited the store"
 _ARGUMENTS: Final = ("arguments", "recorded")
 _OVER: Final = {
@@ -151,6 +152,8 @@ class Desk:
     def _told(self, row: AskRow) -> Reply:
         """What a settled row says, if it says so under our key."""
         if row.state not in ("granted", "rejected"):
+            if self._store.ended((row.task,)):
+                return Reply("ended", row.id, detail=ENDED)
             return Reply("expired", row.id, detail=_OVER.get(row.state, ""))
         if row.mac != seal(self._key, row):
             return _edited(row)

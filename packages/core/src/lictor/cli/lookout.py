@@ -108,11 +108,11 @@ class Lookout:
     def _look(self) -> None:
         now = time.monotonic()
         moved = self.tail.moved()
+        due = now - self._looked >= (SOON if self._stale else REFRESH)
+        if moved or due:  # before the records: none of what led to a question comes after it
+            self._asks = self._open_asks()
         if moved:
             self._show(filter(None, map(self._line, self.tail.new())))
-        due = now - self._looked >= (SOON if self._stale else REFRESH)
-        if moved or due:
-            self._asks = self._open_asks()
         if due:
             self._looked, self._stale = now, False
             self._running = self.tail.running(time.time())
