@@ -68,12 +68,18 @@ def test_a_wait_that_ends_leaves_the_question(store: SqlStore, tmp_path: Path) -
 
 
 def test_a_caller_that_is_gone_waits_no_more(store: SqlStore, tmp_path: Path) -> None:
-    channel = Watched(store, tmp_path / "watch.lock", wait=600.0)
+    desk = Desk(store, Watched(store, tmp_path / "watch.lock", wait=600.0), key)
     gone = threading.Event()
-    gone.set()
-
+    found: list[Reply] = []
+    asking = threading.Thread(target=lambda: found.append(desk.answer(ask(gone=gone))), daemon=True)
     with watching(tmp_path / "watch.lock"):
-        assert channel.answer(ask(gone=gone, id="a")).state == "pending"
+        asking.start()
+        while not store.asks():
+            threading.Event().wait(0.005)
+        gone.set()
+        asking.join(20)
+
+    assert [reply.state for reply in found] == ["pending"]
 
 
 def test_an_answer_ends_the_wait(store: SqlStore, tmp_path: Path) -> None:
