@@ -26,6 +26,8 @@ def loaded(tmp_path: Path, text: str) -> Settings:
         ("[tasks.t]\ntool = []", "tasks.t.tool", "tools"),
         ('[agnets.bot]\nowner = "a"', "agnets", "agents"),
         ("[tasks.t]\nzzz = 1", "tasks.t.zzz", "autonomous"),
+        ('[mcp]\nagnet = "a"', "mcp.agnet", "agent"),
+        ('[mcp.servers.a]\ncomand = ["x"]', "mcp.servers.a.comand", "command"),
     ],
 )
 def test_an_unknown_key_does_not_load_and_near_names_are_offered(
@@ -41,6 +43,14 @@ def test_an_unknown_key_does_not_load_and_near_names_are_offered(
 @pytest.mark.parametrize(
     "text",
     [
+        "[mcp.servers.a]",
+        "[mcp.servers.a]\ncommand = []",
+        '[mcp.servers.a]\ncommand = ["x"]\nurl = "http://x"',
+        '[mcp.servers.a]\ncommand = ["x"]\ncwd = "here"',
+        '[mcp.servers.a]\ncommand = ["x"]\nenv = ["A=B"]',
+        '[mcp.servers.a]\ncommand = ["x"]\ntimeout = 0',
+        '[mcp.servers.a_b]\ncommand = ["x"]',
+        '[mcp.servers.A]\ncommand = ["x"]',
         'mode = "audit"',
         "profile = 1",
         'profile = "prod"',

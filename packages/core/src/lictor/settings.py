@@ -20,12 +20,14 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from lictor.errors import ConfigError
-from lictor.model import Kind, Principal
+from lictor.model import SERVER_ID, Kind, Principal
 
 MAX_KNOWN: Final = 10_000
 """Principals kept as values, so that a file naming everybody (`*`) costs no memory per guest."""
 
 Name = Annotated[str, StringConstraints(pattern=r"^[^\s/\x00-\x1f\x7f]{1,128}$")]
+ServerId = Annotated[str, StringConstraints(pattern=rf"^{SERVER_ID.pattern}$")]
+Variable = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,127}$")]
 
 
 class _Part(BaseModel):
@@ -65,6 +67,52 @@ class ProcessPart(_Part):
     user: Name
 
 
+class ServerPart(_Part):
+    """`[mcp.servers.x]`: a server behind `lictor gateway`; it has a command or an address.
+
+    Attributes:
+        command: Starts it: program and arguments.
+        url: Where it is, instead.
+        env: Names of environment variables of ours that it gets besides the usual few.
+        values: Environment variables set for it.
+        cwd: The folder that it starts in.
+        token: File (mode 0600) with the credential for its address.
+        timeout: Seconds that it has to answer.
+        lictor: It is one of ours: a grant may reach it.
+    """
+
+    command: Annotated[list[str], Field(min_length=1)] | None = None
+    url: str | None = None
+    env: list[Variable] = []
+    values: dict[Variable, str] = {}
+    cwd: str | None = None
+    token: str | None = None
+    timeout: Annotated[float, Field(gt=0, le=86_400)] = 600.0
+    lictor: bool = False
+
+
+class McpPart(_Part):
+    """`[mcp]`: under whose authority calls through `lictor gateway` run.
+
+    Attributes:
+        agent: Who acts, where `--agent` does not say.
+        task: The template of the task that a connection gets.
+        user: Who it is for on stdio; the operating-system account if left out.
+        confirm: The client shows questions to its user, who may answer `confirm:user` there.
+        separate: The gateway runs under an account that the agent's programs cannot act as.
+        bearer: Files (mode 0600) that name a caller over HTTP and hold his token.
+        servers: What the gateway stands before.
+    """
+
+    agent: Name | None = None
+    task: Name | None = None
+    user: Name | None = None
+    confirm: bool = False
+    separate: bool = False
+    bearer: list[str] = []
+    servers: dict[ServerId, ServerPart] = {}
+
+
 class Settings(_Part):
     """The whole file."""
 
@@ -82,6 +130,7 @@ class Settings(_Part):
     users: dict[Name, UserPart] = {}
     tasks: dict[Name, TaskPart] = {}
     process: ProcessPart | None = None
+    mcp: McpPart | None = None
     rule: list[dict[str, Any]] = []
 
     @property
@@ -113,15 +162,33 @@ def load(path: Path) -> Settings:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(str(path), f"cannot be read: {error}", "check the file") from None
     try:
-        return Settings.model_validate(_integers_as_floats(raw))
+        settings = Settings.model_validate(_integers_as_floats(raw))
     except ValidationError as error:
         raise _config_error(path, error) from None
+    _check_servers(path, settings.mcp)
+    return settings
+
+
+def _check_servers(path: Path, mcp: McpPart | None) -> None:
+    for name, server in ({} if mcp is None else mcp.servers).items():
+        where = f"{path}: mcp.servers.{name}"
+        if (server.command is None) == (server.url is None):
+            both = "both" if server.url is not None else "neither"
+            raise ConfigError(
+                where, f"has {both} a command and a url", 'command = ["program"], or url = "https…"'
+            )
+        if server.cwd is not None and not Path(server.cwd).is_absolute():
+            raise ConfigError(f"{where}.cwd", "is a relative path", "write it from / on")
 
 
 def _integers_as_floats(raw: dict[str, Any]) -> dict[str, Any]:
     """TOML writers put `2` where a number of seconds is meant."""
-    if isinstance(raw.get("policy_timeout"), int):
-        raw["policy_timeout"] = float(raw["policy_timeout"])
+    mcp = raw.get("mcp")
+    servers = mcp.get("servers") if isinstance(mcp, dict) else None
+    parts = servers.values() if isinstance(servers, dict) else ()
+    for table, key in ((raw, "policy_timeout"), *((part, "timeout") for part in parts)):
+        if isinstance(table, dict) and type(table.get(key)) is int:
+            table[key] = float(table[key])
     return raw
 
 
@@ -130,6 +197,7 @@ _PARTS: Mapping[str, type[BaseModel]] = {
     "users": UserPart,
     "tasks": TaskPart,
     "process": ProcessPart,
+    "mcp": McpPart,
 }
 
 
@@ -140,6 +208,8 @@ def _config_error(path: Path, error: ValidationError) -> ConfigError:
     if first["type"] != "extra_forbidden":
         return ConfigError(where, first["msg"], "give it a value of that kind")
     model = _PARTS.get(place[0], Settings) if len(place) > 1 else Settings
+    if place[:2] == ["mcp", "servers"] and len(place) > 3:
+        model = ServerPart
     known = list(model.model_fields)
     near = difflib.get_close_matches(place[-1], known, n=3, cutoff=0.5) or sorted(known)
     return ConfigError(where, "is not a known key", f"did you mean {' or '.join(near)}?")
