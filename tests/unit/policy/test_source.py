@@ -132,7 +132,7 @@ def test_ids_are_unique_over_all_files() -> None:
             'permit (principal, action == Lictor::Action::"crm/find", resource)\n'
             'when { context.input.id == "x" };',
             "types",
-            "check",
+            "docs/policy.md",
         ),
         ("permit (principal, action, resource) when { context.session.lables };", "lables", ""),
     ],
