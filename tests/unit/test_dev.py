@@ -440,3 +440,21 @@ def test_the_process_task_ends_with_its_gate_and_its_children(tmp_path: Path) ->
     assert (task.state, child.state) == ("ended", "ended")
     with pytest.raises(TaskError):
         task.reading()
+
+
+def test_nobody_is_asked_about_a_tool_for_a_task_that_has_ended(tmp_path: Path) -> None:
+    class Reviewing:
+        asked = 0
+
+        def review(self, *given: object) -> str:
+            self.asked += 1
+            return ""
+
+    gate, reviewing = Gate.dev(tmp_path), Reviewing()
+    gate._stages.reviewer = reviewing
+    assert reason(gate, ToolCall(LOOK, {"n": 1})) == "tool_unreviewed"
+    assert gate.process is not None
+    gate.process.end()
+    assert reason(gate, ToolCall(LOOK, {"n": 1})) == "task_ended"
+
+    assert reviewing.asked == 1
