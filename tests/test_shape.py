@@ -119,7 +119,7 @@ def test_an_adapter_imports_its_host_and_lictor_only(adapter: str) -> None:
     hosts = {
         "langchain": {"langchain", "langchain_core", "langgraph", "langsmith", "pydantic"},
         "llamaindex": {"llama_index"},
-        "mcp": {"mcp"},
+        "mcp": {"anyio", "httpx", "mcp", "mcp_types", "pydantic", "starlette", "uvicorn"},
     }[adapter]
     folder = ROOT / f"packages/{adapter}/src"
     for path in modules(folder):

@@ -98,7 +98,7 @@ class Guard:
         home: Callable[[], AbstractContextManager[Any]] = nullcontext,
     ) -> None:
         self.gate, self.server, self.identity = gate, server, identity
-        self._pep, self._lister, self._home = pep, lister, home
+        self.pep, self._lister, self._home = pep, lister, home
         self._tools: dict[str, Tool] = {}
         self._prompts: dict[str, Tool] = {}
         self._listed = False
@@ -370,7 +370,7 @@ class Guard:
     # -- words ------------------------------------------------------------------------------------
 
     def _call(self, tool: Tool, arguments: Wire, host_id: str = "") -> ToolCall:
-        return ToolCall(tool, arguments, host_id, pep=self._pep)
+        return ToolCall(tool, arguments, host_id, pep=self.pep)
 
     def _unknown(self, method: str) -> Tool:
         try:
