@@ -221,12 +221,13 @@ def _say_next(seen: Seen, made: Project) -> None:
             "No call has been allowed here yet, so the task may only read.\n"
             "Run your program with Gate.dev() first, or write its tools into the task."
         )
-    if made.settings.rule:
+    if made.settings.rule and made.settings.process is not None:
+        tool = str(made.settings.rule[0]["tool"])
+        limits = f"[tasks.{_key(made.settings.process.task)}.limits.{_key(tool)}]"
         console.print(
-            f"The rule holds what you have confirmed of {plain(made.settings.rule[0]['tool'])}. "
+            f"The rule holds what you have confirmed of {plain(tool)}. "
             "It is still asked for each time; what is outside the rule says so.\n"
-            "To let calls within limits run unasked, write the limits into the task instead: "
-            "[tasks.NAME.limits.TOOL]"
+            f"To let calls within limits run unasked, write the limits under {plain(limits)}"
         )
     console.print(f"Change one line in your program:\n  {plain(LINE)}")
     console.print("What it then asks is answered in a second terminal: lictor watch")
