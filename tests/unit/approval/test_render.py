@@ -81,7 +81,7 @@ def test_no_arguments_and_an_untrusted_session_are_said() -> None:
     lines = confirm_lines(ask(labels=frozenset({"untrusted"})))
 
     assert "  without arguments" in lines
-    assert "  this session has read what outsiders can write" in lines
+    assert "  this session may have read what outsiders can write" in lines
 
 
 def test_a_repeat_is_said_to_be_one() -> None:

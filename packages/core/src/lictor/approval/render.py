@@ -147,7 +147,7 @@ def _session(ask: Ask) -> Iterator[str]:
         who = ", ".join(map(visible, sorted(ask.sources)))
         yield from wrapped(f"  this session has read what these can write: {who}")
     elif "untrusted" in ask.labels:
-        yield "  this session has read what outsiders can write"
+        yield "  this session may have read what outsiders can write"
     others = sorted(ask.labels - {"untrusted"})
     if others:
         yield from wrapped(f"  this session has read data labelled {visible(', '.join(others))}")
