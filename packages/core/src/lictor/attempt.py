@@ -8,12 +8,13 @@ from typing import NoReturn
 
 from lictor.canonical import Arguments, Json, canonical
 from lictor.model import Decision, Principal, ToolCall
-from lictor.ports import Answer, GrantFacts, Known, Reply
+from lictor.ports import Answer, GrantFacts, Known, Reply, SessionFacts
 from lictor.session import Reservation
 from lictor.task import Task
 from lictor.telemetry_event import NO_IDS, Ids
 
 _NO_FACTS = GrantFacts()
+_NO_SESSION = SessionFacts()
 
 
 class Refuse(Exception):
@@ -92,6 +93,9 @@ class Attempt:
         answered: The policy's answer.
         met: Asks answered so far.
         answers: Stored asks whose answers this attempt rests on, and will use up.
+        overtaken: Answers given to the same call before it was known to be a repeat; they are used
+            up with it, so that no later call finds them.
+        told: What the person knew of the session.
         repeat: An equal call ended `unknown`: a person must agree to repeat it.
         turn: The session's turn is ours.
         observed: The refusal that observe mode lets proceed.
@@ -120,6 +124,8 @@ class Attempt:
     answered: Answer | None = None
     met: frozenset[str] = frozenset()
     answers: tuple[Reply, ...] = ()
+    overtaken: tuple[Reply, ...] = ()
+    told: SessionFacts = _NO_SESSION
     repeat: bool = False
     turn: bool = False
     observed: Refuse | None = None

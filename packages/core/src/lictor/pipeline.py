@@ -134,7 +134,7 @@ class Pipeline:
             raise Refuse("already_attempted", f"its first attempt: {found.state}")
         session = a.task.session
         if self.store.unknown(session.tenant, session.conversation, a.digest) and not a.repeat:
-            a.repeat = True
+            a.repeat, a.overtaken = True, a.answers
             self._forget(a)  # who agreed to the call did not know that it is a repeat
 
     @staticmethod
@@ -226,7 +226,7 @@ class Pipeline:
 
     @staticmethod
     def _writes(a: Attempt, decision: Decision, counts: GrowSession | None) -> tuple[Write, ...]:
-        uses = tuple(UseAsk(reply.ref, decision.id) for reply in a.answers)
+        uses = tuple(UseAsk(reply.ref, decision.id) for reply in (*a.answers, *a.overtaken))
         if counts is None:
             return uses
         session = a.task.session
@@ -240,7 +240,7 @@ class Pipeline:
         agreed = a.repeat and "confirm:user" in a.met
         guards: list[Guard] = [RevisionIs(a.revision), TaskIs(task.id)]
         guards += session.guard(a.reservation, a.answer.reads)
-        guards += [AskIs(reply.ref) for reply in a.answers]
+        guards += [AskIs(reply.ref) for reply in (*a.answers, *a.overtaken)]
         if not a.effectful:
             return tuple(guards)
         guards.append(
@@ -259,8 +259,11 @@ class Pipeline:
                 self._foresee(a)  # this very call, or another one like it
             case CallIsNew():
                 raise Refuse("already_attempted", f"its first attempt: {committed.detail}")
-            case AskIs():  # another attempt has used the answer, or the task has ended
-                self._forget(a)
+            case AskIs() as used:  # another attempt has used the answer, or the task has ended
+                left = tuple(each for each in a.overtaken if each.ref != used.ask)
+                if left == a.overtaken:
+                    self._forget(a)
+                a.overtaken = left
             case TaskIs():
                 raise Refuse("task_ended", committed.detail)
             case BudgetFits():

@@ -12,7 +12,8 @@ Rules enforced here:
 4. Budget and session facts are reserved before policy sees them.
 5. While the files that the gate was made from are not what was loaded, nothing has an effect.
 6. An engine that raises, hangs or answers anything but an `Answer` has denied.
-7. An answered ask is followed by a whole new evaluation; an answer is never an ALLOW by itself.
+7. An answered ask is followed by a whole new evaluation; an answer is never an ALLOW by itself,
+   and counts only for a session of which the person knew all that has entered it.
 8. Observe mode lets only policy-stage denials go on, and only here.
 """
 
@@ -43,6 +44,7 @@ from lictor.ports import (
     Policy,
     Query,
     Reviewer,
+    SessionFacts,
 )
 from lictor.protect import Protected
 from lictor.schema import Validator
@@ -299,6 +301,7 @@ class Stages:
         """
         for _ in range(TRIES):
             a.observed = None
+            self._still_told(a)
             answer = a.answered = yield from self._evaluate(a)
             asks = answer.asks
             if permits(answer):
@@ -380,6 +383,7 @@ class Stages:
         match reply.state:
             case "granted":
                 a.task.heard(a.digest)
+                a.told = SessionFacts(labels=ask.labels, sources=ask.sources)
                 a.answers = (*(each for each in a.answers if each.ref != reply.ref), reply)
             case "rejected":
                 a.task.heard(a.digest)
@@ -393,6 +397,13 @@ class Stages:
                 raise Refuse("ask_unavailable", "; ".join((*why, reply.detail)), **refusal)
             case state:
                 raise Refuse("ask_unavailable", f"the channel answered {state!r}", **refusal)
+
+    @staticmethod
+    def _still_told(a: Attempt) -> None:
+        """What has entered the session since the question, the person has not been told of."""
+        facts = a.reservation.facts
+        if not (facts.labels <= a.told.labels and facts.sources <= a.told.sources):
+            a.met, a.answers = frozenset(), ()
 
     def _question(self, a: Attempt, asks: tuple[str, ...], why: tuple[str, ...]) -> Ask:
         facts = a.reservation.facts

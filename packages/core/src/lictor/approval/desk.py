@@ -4,8 +4,9 @@ Rules enforced here:
 
 1. An ask is in the store, with its record, before anybody sees it; its answer is a compare-and-set
    with a record of its own, and is used once, in the transaction of the decision it allows.
-2. An answer counts for one task and one digest, and of equal calls under way one asks at a time. A
-   no stands for the task: nobody is worn down.
+2. An answer counts for one task and one digest, and only while the question would still say the
+   same of the session; of equal calls under way one asks at a time. A no stands for the task:
+   nobody is worn down.
 3. A row proves nothing by itself: the question and the answer are bound to this deployment's record
    key, with all that they say, so that nobody answers another question than was asked.
 4. Here a person at a terminal or at `lictor watch` is not authenticated, so the answer can only be
@@ -113,6 +114,11 @@ class Desk:
     def _begun(self, ask: Ask) -> AskRow | Reply:
         """The stored ask, still open; or what there is to say about it already."""
         row = self._standing(ask)
+        if row is not None and self._said_less(row, ask):
+            if row.state == "pending":
+                over = Reply("withdrawn", row.id)
+                settle(self._store, row, over, self._key, self._clock())
+            row = None
         if row is not None and row.state != "pending":
             return self._told(row)
         unready = self.ready(ask)
@@ -148,6 +154,12 @@ class Desk:
         if self._clock() >= row.expires:
             return None
         return None if set(row.kinds) != set(ask.kinds) else row
+
+    def _said_less(self, row: AskRow, ask: Ask) -> bool:
+        """Whether an earlier question of ours, not answered with a no, tells less than this one."""
+        if row.state == "rejected" or row.mac != seal(self._key, row):
+            return False
+        return not _said(row, ask)
 
     def _told(self, row: AskRow) -> Reply:
         """What a settled row says, if it says so under our key."""
@@ -261,6 +273,18 @@ def remaining(request: Mapping[str, Json]) -> dict[str, Json]:
 
 def _edited(row: AskRow) -> Reply:
     return Reply("unavailable", row.id, detail=EDITED)
+
+
+def _said(row: AskRow, ask: Ask) -> bool:
+    """Whether an earlier question has told the person all that this one would."""
+    known, fresh = row.request, _request(ask, {})
+    if known.get("impact") != fresh["impact"]:
+        return False
+    return all(_names(fresh[each]) <= _names(known.get(each)) for each in ("labels", "sources"))
+
+
+def _names(value: Json) -> set[Json]:
+    return {each for each in value if isinstance(each, str)} if isinstance(value, list) else set()
 
 
 def _dev(row: AskRow) -> bool:
