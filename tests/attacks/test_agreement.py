@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from lictor.cli.lookout import end_task
 from lictor.errors import PERMIT
 from lictor.ports import Answer, Ask, Query, Reply
 from lictor.testing import UnsafeApprovals, UnsafeScripted
@@ -72,3 +73,19 @@ def test_a_yes_given_before_the_session_read_outsiders_is_asked_again(
         assert one.try_(one.call(one.pay, to="bob", amount=1)) == "permit"
 
     assert [sorted(each.sources) for each in channel.asked] == [[], ["outsiders"]]
+
+
+@pytest.mark.attack("X88")
+def test_what_was_delegated_ends_with_the_task_that_somebody_else_ended(
+    world: Callable[..., Any],
+) -> None:
+    """`lictor watch` ends a task in the store; the gate's own memory learns of it later."""
+    one = world()
+
+    with one.task() as task, task.delegate("helper", tools=["pay"]):
+        assert one.try_(one.call(one.pay, to="bob", amount=1)) == "permit"
+        end_task(one.store, task.id, "alice")
+        assert task.live
+        assert one.try_(one.call(one.pay, to="bob", amount=2)) == "task_ended"
+
+    assert len(one.runs) == 1

@@ -238,7 +238,8 @@ class Pipeline:
     def _guards(self, a: Attempt, decision: Decision) -> tuple[Guard, ...]:
         task, session, grant = a.task, a.task.session, a.task.grant
         agreed = a.repeat and "confirm:user" in a.met
-        guards: list[Guard] = [RevisionIs(a.revision), TaskIs(task.id)]
+        guards: list[Guard] = [RevisionIs(a.revision)]
+        guards += [TaskIs(each.id) for each in task.line()]
         guards += session.guard(a.reservation, a.answer.reads)
         guards += [AskIs(reply.ref) for reply in (*a.answers, *a.overtaken)]
         if not a.effectful:

@@ -141,6 +141,13 @@ class Task:
         """Whether calls may start: running, and so is every parent."""
         return self.state == "running" and (self._parent is None or self._parent.live)
 
+    def line(self) -> Iterator[Task]:
+        """This task, and those whose end is its end too."""
+        task: Task | None = self
+        while task is not None:
+            yield task
+            task = task._parent
+
     def expired(self, at: float) -> bool:
         """Whether the grant is over, by the wall clock or by the time that has really passed.
 
