@@ -3,42 +3,43 @@
 Rules enforced here:
 
 1. What has an effect or reads something goes through `gate.arun`; its body is the forwarding.
-2. The definition that is decided on is the one the server lists now: it is listed before the first
-   call and after every change, and a call waits for that, or is refused.
+2. The definition that is decided on is the one the server lists now. Right before an effect it is
+   asked once more; what has changed meanwhile, be it while a person was asked, is not called.
 3. Lists show what may be called, and nothing else; what passes through them counts as listed.
 4. A relay never coerces: a number in another spelling, a member that the method does not have, a
    name that is none, is denied `not_canonical`.
 5. What a server asks of its client is authorized in both of its shapes, as a request and inside a
-   result.
+   result, whatever the result is of.
 6. What a server says of itself, and resources that a result carries along, pass only if reviewed.
+7. A task of the server that a call has started is its caller's, as long as that call would still
+   be allowed.
 
 Sans I/O: who holds the connection passes in how to forward, and how to list.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
-from lictor.canonical import InputInvalid, Json
+from lictor.canonical import Json
 from lictor.errors import REFUSALS, Denied, Withheld
 from lictor.gate import Gate
-from lictor.model import Decision, Pep, Tool, ToolCall, ToolKey, Verdict
+from lictor.model import Decision, Pep, Tool, ToolCall, Verdict
+from lictor_mcp import carried
 from lictor_mcp import methods as m
+from lictor_mcp.offers import Lister, Offers, Wire, items
 from lictor_mcp.wire import DENIED, INVALID_PARAMS, METHOD_NOT_FOUND
 
-Wire: TypeAlias = Mapping[str, Any]
 Forward: TypeAlias = Callable[[], Awaitable[Wire]]
 """Sends the request on as it is, and gives its result; an error answer is raised as `Failed`."""
-Lister: TypeAlias = Callable[[str, Mapping[str, Any]], Awaitable[Wire]]
-"""Asks the server something in our own name: method and parameters."""
 
-LIST_SECONDS: Final = 10.0
-MAX_PAGES: Final = 100
-MAX_LISTED: Final = 10_000
-WITHHELD: Final = "[withheld: this resource may not be read here]"
+MAX_TASKS: Final = 10_000
+MARK: Final = "lictor"
+"""Member of a refused result, and of `_meta` in it, that says which refusal it is."""
 
 
 class Failed(Exception):
@@ -75,6 +76,19 @@ class _ToolFailed(Exception):
         super().__init__("the tool reports an error")
 
 
+class _Changed(Exception):
+    """The server's definition is not the one that was decided on. Nothing was sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Meant:
+    """What a request is about."""
+
+    call: ToolCall
+    offers: Offers | None = None
+    name: str = ""
+
+
 class Guard:
     """Authorizes the traffic with one server on one connection.
 
@@ -99,12 +113,16 @@ class Guard:
     ) -> None:
         self.gate, self.server, self.identity = gate, server, identity
         self.pep, self._lister, self._home = pep, lister, home
-        self._tools: dict[str, Tool] = {}
-        self._prompts: dict[str, Tool] = {}
-        self._listed = False
-        self._turn = asyncio.Lock()
-        self._owned: set[str] = set()
+        self._offers = {
+            method: Offers(lister, method, m.LISTS[method], self._reads(method), gate.met)
+            for method in ("tools/list", "prompts/list")
+        }
+        self._begun: OrderedDict[tuple[object, str], ToolCall] = OrderedDict()
         self._fixed = {each: m.method_tool(server, each) for each in (*m.PARAMS, *m.BACK)}
+
+    def _reads(self, method: str) -> Callable[[Wire], Tool]:
+        read = m.tool_of if method == "tools/list" else m.prompt_of
+        return lambda wire: read(self.server, self.identity, wire)
 
     # -- from the client --------------------------------------------------------------------------
 
@@ -129,11 +147,14 @@ class Guard:
         """
         with self._home():
             if method in m.OPENING:
-                return self._said(await forward())
+                return self._said(await self._plain(forward))
             if method in m.KEEPING:
-                return await forward()
+                self._listening(params)
+                return await self._plain(forward)
             if method in m.LISTS:
-                return self._filtered(method, await forward())
+                return self._filtered(method, await self._plain(forward))
+            if method in m.TASKS:
+                return await self._later(method, params, forward)
             return await self._decided(method, params, forward, host_id, loose)
 
     def passes(self, method: str) -> bool:
@@ -147,125 +168,160 @@ class Guard:
     async def _decided(
         self, method: str, params: Wire, forward: Forward, host_id: str, loose: bool
     ) -> Wire:
-        tool, arguments = await self._meant(method, params)
-        call = self._call(tool, arguments, host_id)
-        problem = self._bent(method, params, arguments, loose)
+        about = self._named(method, params)
+        problem = "a number is not in its canonical spelling" if loose else _more(method, params)
         if problem:
-            return _denial(method, params, self.gate.refuse(call, "not_canonical", problem))
-        if method in m.TASKS and str(params.get("taskId")) not in self._owned:
-            return _denial(method, params, self.gate.refuse(call, "grant_scope", "another's task"))
-        unreviewed = method not in m.PARAMS and self.gate.catalog.known(tool.key) is None
-        if unreviewed and method not in m.TASKS:
-            self.gate.refuse(call, "tool_unknown", f"method {method} is not in the catalog")
+            unknown = self._call(self._unknown(method), {})
+            return _denial(method, params, self.gate.refuse(unknown, "not_canonical", problem))
+        try:
+            meant = await self._meant(method, *about, host_id)
+        except (TimeoutError, ValueError) as error:
+            return self._unverified(method, params, str(error))
+        except Failed as failed:
+            self._unverified(method, params, str(failed.error.get("message")), told=False)
+            raise
+        if method not in m.PARAMS and self.gate.catalog.known(meant.call.tool.key) is None:
+            self.gate.refuse(meant.call, "tool_unknown", f"{method} is not in the catalog")
             raise Refused(METHOD_NOT_FOUND, "Method not found")
 
         async def body(checked: dict[str, object]) -> Wire:
-            return await self._forwarded(method, forward)
+            await self._still(meant)
+            return await self._forwarded(method, params, meant.call, forward)
 
-        if method in m.TASKS:  # the call that it is about was decided, and this one's body ran
-            return await self._forwarded(method, forward)
         try:
-            return await self.gate.arun(call, body)
-        except _ToolFailed as failed:
-            return failed.result
+            return await self.gate.arun(meant.call, body)
+        except _ToolFailed as failure:
+            return failure.result
+        except _Changed:
+            problem = "the server changed it after the decision, or cannot be asked"
+            return _denial(
+                method, params, self.gate.refuse(meant.call, "tool_changed", problem), meant
+            )
         except Denied as denied:
-            return _denial(method, params, denied.decision)
+            return _denial(method, params, denied.decision, meant)
 
-    async def _meant(self, method: str, params: Wire) -> tuple[Tool, Wire]:
-        """The definition that a request is about, as the server lists it now, and its arguments."""
-        if method in ("tools/call", "prompts/get"):
-            name, given = params.get("name"), params.get("arguments", {})
-            if not isinstance(name, str) or not isinstance(given, dict):
-                raise Refused(INVALID_PARAMS, "name must be a text and arguments an object")
-            await self._fresh()
-            offered = self._tools if method == "tools/call" else self._prompts
-            shown = name if method == "tools/call" else f"{m.OURS}prompt/{name}"
-            return offered.get(name) or Tool.unknown(self.server, shown), given
-        given = {key: value for key, value in params.items() if key not in m.COMMON}
-        fixed = self._fixed.get(method)
-        if fixed is not None:
-            self.gate.met(fixed)
-        return fixed or self._unknown(method), given
+    def _named(self, method: str, params: Wire) -> tuple[str, Wire]:
+        """The name that a request calls, if it calls one, and its arguments."""
+        if method not in ("tools/call", "prompts/get"):
+            return "", {key: value for key, value in params.items() if key not in m.COMMON}
+        name, given = params.get("name"), params.get("arguments", {})
+        if not isinstance(name, str) or not isinstance(given, dict):
+            problem = "name must be a text and arguments an object"
+            self.gate.refuse(self._call(self._unknown(method), {}), "input_invalid", problem)
+            raise Refused(INVALID_PARAMS, problem)
+        return name, given
 
-    def _bent(self, method: str, params: Wire, arguments: Wire, loose: bool) -> str:
-        """What of a request another reader could take for something else."""
-        if loose:
-            return "a number is not in its canonical spelling"
-        known = m.PARAMS.get(method)
-        more = params.keys() - m.COMMON - known if known is not None else ()
-        return f"unknown parameters: {', '.join(sorted(more))}" if more else ""
+    async def _meant(self, method: str, name: str, given: Wire, host_id: str) -> _Meant:
+        """What a request is about, as the server defines it now."""
+        if method not in ("tools/call", "prompts/get"):
+            tool = self._fixed.get(method) or self._unknown(method)
+            self.gate.met(tool)
+            return _Meant(self._call(tool, given, host_id))
+        tools = method == "tools/call"
+        offers = self._offers["tools/list" if tools else "prompts/list"]
+        shown = name if tools else f"{m.OURS}prompt/{name}"
+        offered = await offers.get(name)
+        tool = offered if offered is not None else Tool.unknown(self.server, shown)
+        return _Meant(self._call(tool, given, host_id), offers, name)
 
-    async def _forwarded(self, method: str, forward: Forward) -> Wire:
+    def _unverified(self, method: str, params: Wire, problem: str, *, told: bool = True) -> Wire:
+        detail = f"the server's definitions cannot be verified: {problem}"
+        shown = str(params.get("name")) if method == "tools/call" else m.OURS + method
+        call = self._call(Tool.unknown(self.server, shown), {})
+        decision = self.gate.refuse(call, "tool_changed", detail)
+        return _denial(method, params, decision) if told else {}
+
+    async def _still(self, meant: _Meant) -> None:
+        """What is about to be called is what was decided on; an effect has the server asked."""
+        if meant.offers is None:
+            return
+        known = self.gate.catalog.known(meant.call.tool.key)
+        anew = known is None or known.review.effectful
+        try:
+            now = await meant.offers.get(meant.name, anew=anew)
+        except Exception as error:
+            raise _Changed from error
+        if now != meant.call.tool:
+            raise _Changed
+
+    async def _forwarded(self, method: str, params: Wire, call: ToolCall, forward: Forward) -> Wire:
         result = await forward()
         await self._inputs(result)
-        task = result.get("task")
-        if isinstance(task, dict) and isinstance(task.get("taskId"), str):
-            self._owned.add(task["taskId"])
-        if isinstance(result.get("taskId"), str):
-            self._owned.add(result["taskId"])
-        result = self._carried(result)
+        started = result.get("task")
+        for holder in (result, started if isinstance(started, dict) else {}):
+            if isinstance(holder.get("taskId"), str):
+                self._begun[self._caller(), holder["taskId"]] = call
+                while len(self._begun) > MAX_TASKS:
+                    self._begun.popitem(last=False)
+        result = carried.without(result, params.get("uri"), self._readable)
         if method == "tools/call" and result.get("isError") is True:
             raise _ToolFailed(result)
         return result
 
+    async def _later(self, method: str, params: Wire, forward: Forward) -> Wire:
+        """A request about a call that was decided before: only whoever made it, and still may."""
+        begun = self._begun.get((self._caller(), str(params.get("taskId"))))
+        if begun is None:
+            call = self._call(self._unknown(method), {"taskId": str(params.get("taskId"))})
+            raise _refused(self.gate.refuse(call, "grant_scope", "no task of this caller"))
+        decision = self.gate.decide(begun)
+        if decision.verdict is Verdict.DENY:
+            raise _refused(self.gate.refuse(begun, decision.reason, f"{method}: {decision.detail}"))
+        result = await self._plain(forward)
+        inner = result.get("result")
+        if isinstance(inner, dict):
+            await self._asks(inner)
+            result = {**result, "result": carried.without(inner, None, self._readable)}
+        return carried.without(result, None, self._readable)
+
+    async def _plain(self, forward: Forward) -> Wire:
+        """Forwards what needs no decision; what its result asks of the client needs one."""
+        result = await forward()
+        await self._asks(result)
+        return result
+
+    def _caller(self) -> object:
+        task = self.gate.current()
+        return None if task is None else (task.grant.tenant, task.grant.user, task.grant.agents)
+
+    def _listening(self, params: Wire) -> None:
+        """Listening to a resource is subscribing to it."""
+        wanted = params.get("notifications")
+        uris = wanted.get("resourceSubscriptions") if isinstance(wanted, dict) else None
+        tool = self._fixed["resources/subscribe"]
+        for uri in uris if isinstance(uris, list) else ():
+            call = self._call(tool, {"uri": uri})
+            decision = self.gate.decide(call)
+            if decision.verdict is not Verdict.ALLOW:
+                raise _refused(self.gate.refuse(call, decision.reason, decision.detail))
+
     # -- what the server offers -------------------------------------------------------------------
+
+    async def offered(self) -> tuple[Tool, ...]:
+        """Every tool and prompt that can be reviewed, as the server lists them now.
+
+        Raises:
+            Failed: It answers with an error.
+            TimeoutError: It does not answer.
+            ValueError: Its list has no end, or changes faster than it can be read.
+        """
+        tools = await self._offers["tools/list"].all()
+        try:
+            prompts = await self._offers["prompts/list"].all()
+        except Failed:  # a server need not have any
+            prompts = ()
+        return (*tools, *prompts)
 
     def changed(self) -> None:
         """What is known of the server may be true no longer."""
-        self._listed = False
-
-    async def _fresh(self) -> None:
-        if self._listed:
-            return
-        async with self._turn:
-            if self._listed:
-                return
-            try:
-                async with asyncio.timeout(LIST_SECONDS):
-                    await self._relist()
-            except (TimeoutError, Failed, ValueError) as error:
-                raise Refused(
-                    DENIED, "The server's tools cannot be verified now.", {"code": "tool_changed"}
-                ) from error
-
-    async def _relist(self) -> None:
-        """Lists everything itself; a change meanwhile means once more."""
-        while not self._listed:
-            self._listed = True
-            self._tools = await self._all("tools/list", m.tool_of)
-            try:
-                self._prompts = await self._all("prompts/list", m.prompt_of)
-            except Failed:  # a server need not have prompts
-                self._prompts = {}
-
-    async def _all(
-        self, method: str, read: Callable[[str, str, Mapping[str, Any]], Tool]
-    ) -> dict[str, Tool]:
-        found: dict[str, Tool] = {}
-        doubled: set[str] = set()
-        params: dict[str, Any] = {}
-        for _ in range(MAX_PAGES):
-            page = await self._lister(method, params)
-            for wire in _items(page, m.LISTS[method]):
-                tool = _read(read, self.server, self.identity, wire)
-                if tool is None:
-                    continue
-                name = str(wire["name"])
-                if name in found and found[name] != tool:
-                    doubled.add(name)  # which of them would run is the server's secret
-                found[name] = tool
-                self.gate.met(tool)
-            cursor = page.get("nextCursor")
-            if not isinstance(cursor, str) or len(found) > MAX_LISTED:
-                return {name: tool for name, tool in found.items() if name not in doubled}
-            params = {"cursor": cursor}
-        raise ValueError("its list has no end")
+        for offers in self._offers.values():
+            offers.changed()
 
     def _filtered(self, method: str, result: Wire) -> Wire:
         member = m.LISTS[method]
         if not isinstance(result.get(member), list):
             return result
-        shown = [wire for wire in _items(result, member) if self._shows(method, wire)]
+        shown = self._shown(method, items(result, member))
         if len(shown) == len(result[member]):
             return result
         filtered = {**result, member: shown}
@@ -273,33 +329,31 @@ class Guard:
             filtered["cacheScope"] = "private"  # what one caller may see is not everybody's
         return filtered
 
-    def _shows(self, method: str, wire: Wire) -> bool:
+    def _shown(self, method: str, wires: list[Wire]) -> list[Wire]:
         if method == "resources/list":
-            call = self._call(self._fixed["resources/read"], {"uri": wire.get("uri")})
-            return self.gate.decide(call).verdict is not Verdict.DENY
+            return [wire for wire in wires if self._readable(wire.get("uri"), ask=True)]
         if method == "resources/templates/list":
-            tool: Tool | None = self._fixed["resources/read"]
-        else:
-            read = m.tool_of if method == "tools/list" else m.prompt_of
-            tool = _read(read, self.server, self.identity, wire)
-            self._keep(method, wire, tool)
-        return tool is not None and tool.key in self.gate.visible((tool,))
+            return wires if self.gate.visible((self._fixed["resources/read"],)) else []
+        offers = self._offers[method]
+        found = offers.read(wires)
+        offers.passed(found)
+        keys = self.gate.visible(tool for tool in found.values() if tool is not None)
+        return [
+            wire
+            for wire in wires
+            if (tool := found[str(wire.get("name"))]) is not None and tool.key in keys
+        ]
 
-    def _keep(self, method: str, wire: Wire, tool: Tool | None) -> None:
-        """A list that passes by tells as much as our own: what differs is listed anew."""
-        known = self._tools if method == "tools/list" else self._prompts
-        if self._listed and known.get(str(wire.get("name"))) != tool:
-            self._listed = False
-        if tool is not None:
-            self.gate.met(tool)
+    def _readable(self, uri: object, *, ask: bool = False) -> bool:
+        """Whether a resource could be read by itself now."""
+        decision = self.gate.decide(self._call(self._fixed["resources/read"], {"uri": uri}))
+        return decision.verdict is Verdict.ALLOW or (ask and decision.verdict is Verdict.ASK)
 
     def _said(self, result: Wire) -> Wire:
-        """The opening answer, without instructions that nobody has reviewed."""
+        """The opening answer, without texts that nobody has reviewed."""
         tool = m.server_tool(self.server, self.identity, result)
         self.gate.met(tool)
-        if "instructions" not in result or self.gate.catalog.check(tool) is None:
-            return result
-        return {key: value for key, value in result.items() if key != "instructions"}
+        return result if self.gate.catalog.check(tool) is None else carried.silent(result)
 
     # -- from the server --------------------------------------------------------------------------
 
@@ -314,6 +368,7 @@ class Guard:
             if method == "ping":
                 return await forward()
             tool = self._fixed.get(method) or self._unknown(method)
+            self.gate.met(tool)
             given = {key: value for key, value in params.items() if key != "_meta"}
 
             async def body(checked: dict[str, object]) -> Wire:
@@ -329,6 +384,13 @@ class Guard:
         if method in m.CHANGED:
             self.changed()
         return method in m.FROM_SERVER
+
+    async def _asks(self, result: Wire) -> None:
+        try:
+            await self._inputs(result)
+        except Withheld as withheld:
+            call = self._call(self._unknown("result"), {})
+            raise _refused(self.gate.refuse(call, "result_withheld", str(withheld))) from None
 
     async def _inputs(self, result: Wire) -> None:
         """What a result asks of the client counts as if it were asked as a request."""
@@ -349,24 +411,6 @@ class Guard:
             except Refused as refused:
                 raise Withheld(f"{each['method']}: {refused.data}") from None
 
-    def _carried(self, result: Wire) -> Wire:
-        """A result without the resources that could not be read by themselves."""
-        content = result.get("content")
-        if not isinstance(content, list):
-            return result
-        kept = [self._block(block) for block in content]
-        return result if kept == content else {**result, "content": kept}
-
-    def _block(self, block: Any) -> Any:
-        if not isinstance(block, dict) or block.get("type") not in ("resource", "resource_link"):
-            return block
-        inner = block.get("resource") if block["type"] == "resource" else block
-        uri = inner.get("uri") if isinstance(inner, dict) else None
-        decision = self.gate.decide(self._call(self._fixed["resources/read"], {"uri": uri}))
-        if decision.verdict is Verdict.ALLOW:
-            return block
-        return {"type": "text", "text": WITHHELD}
-
     # -- words ------------------------------------------------------------------------------------
 
     def _call(self, tool: Tool, arguments: Wire, host_id: str = "") -> ToolCall:
@@ -379,21 +423,35 @@ class Guard:
             return Tool.unknown(self.server, m.OURS + method)
 
 
-def _denial(method: str, params: Wire, decision: Decision) -> Wire:
-    """A refused tool call is a result, which the model reads; everything else is an error."""
+def _more(method: str, params: Wire) -> str:
+    """Members of a request that another reader could take for something else."""
+    known = m.PARAMS.get(method)
+    more = params.keys() - m.COMMON - known if known is not None else ()
+    return f"unknown parameters: {', '.join(sorted(more))}" if more else ""
+
+
+def _denial(method: str, params: Wire, decision: Decision, meant: _Meant | None = None) -> Wire:
+    """A refused tool call is a result, which the model reads; everything else is an error.
+
+    Some clients hold also a refusal against the schema of the tool's output, and show their model
+    an error of their own instead of ours: there the code is in `_meta` alone.
+    """
     if method != "tools/call":
         raise _refused(decision)
-    result = {
+    mark = {MARK: _data(decision)}
+    result: dict[str, Any] = {
         "content": [{"type": "text", "text": decision.text}],
-        "structuredContent": {"lictor": _data(decision)},
         "isError": True,
+        "_meta": mark,
     }
+    if meant is None or meant.call.tool.output_schema is None:
+        result["structuredContent"] = mark
     stateless = isinstance(params.get("_meta"), dict) and m.VERSION in params["_meta"]
     return {**result, "resultType": "complete"} if stateless else result
 
 
 def _refused(decision: Decision) -> Refused:
-    return Refused(DENIED, decision.text, {"lictor": _data(decision)})
+    return Refused(DENIED, decision.text, {MARK: _data(decision)})
 
 
 def _data(decision: Decision) -> Json:
@@ -404,20 +462,4 @@ def _data(decision: Decision) -> Json:
     }
 
 
-def _items(result: Wire, member: str) -> list[dict[str, Any]]:
-    """What a list holds; what is no object in it is left out."""
-    found = result.get(member)
-    return [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
-
-
-def _read(
-    read: Callable[[str, str, Mapping[str, Any]], Tool], server: str, identity: str, wire: Wire
-) -> Tool | None:
-    """A definition, or `None` if it is one that nobody can review."""
-    try:
-        return read(server, identity, wire)
-    except (ValueError, InputInvalid, TypeError):
-        return None
-
-
-__all__ = ["Failed", "Forward", "Guard", "Lister", "Refused", "ToolKey"]
+__all__ = ["Failed", "Forward", "Guard", "Lister", "Refused", "Wire"]

@@ -25,6 +25,9 @@ OURS: Final = "mcp:"
 VERSION: Final = "io.modelcontextprotocol/protocolVersion"
 """Member of `_meta` that every request of the stateless protocol has."""
 
+INFO: Final = "io.modelcontextprotocol/serverInfo"
+"""Member of `_meta` in which a server of the stateless protocol says who it is."""
+
 SERVER: Final = f"{OURS}server"
 """The catalog's name for what a server says of itself: `instructions` and who it is."""
 
@@ -40,7 +43,10 @@ LISTS: Final = MappingProxyType(
 
 OPENING: Final = frozenset({"initialize", "server/discover"})
 KEEPING: Final = frozenset({"ping", "logging/setLevel", "subscriptions/listen"})
-"""What opens a connection, and what only keeps it: neither reads nor changes anything of it."""
+"""What opens a connection, and what only keeps it: neither reads nor changes anything of it.
+
+`subscriptions/listen` also subscribes to resources; each of those is decided.
+"""
 
 TASKS: Final = frozenset({"tasks/get", "tasks/result", "tasks/cancel", "tasks/update"})
 """About a call that was decided before; bound to whoever made it."""
@@ -76,26 +82,54 @@ CHANGED: Final = frozenset(
 )
 """What is known of the server may be true no longer."""
 
-_URI: Final[Json] = {"type": "string"}
-_ANY: Final[Json] = {"type": "object"}
-
-_SHAPES: Final[Mapping[str, tuple[str, dict[str, Json], tuple[str, ...]]]] = MappingProxyType(
+_TEXT: Final[Json] = {"type": "string"}
+_OPEN: Final[dict[str, Json]] = {"type": "object", "additionalProperties": True}
+_URI: Final[dict[str, Json]] = {
+    "type": "object",
+    "properties": {"uri": _TEXT},
+    "required": ["uri"],
+    "additionalProperties": False,
+}
+_COMPLETION: Final[dict[str, Json]] = {
+    "type": "object",
+    "properties": {
+        "ref": {
+            "type": "object",
+            "properties": {"type": _TEXT, "name": _TEXT, "uri": _TEXT, "title": _TEXT},
+            "required": ["type"],
+            "additionalProperties": False,
+        },
+        "argument": {
+            "type": "object",
+            "properties": {"name": _TEXT, "value": _TEXT},
+            "required": ["name", "value"],
+            "additionalProperties": False,
+        },
+        "context": {
+            "type": "object",
+            "properties": {"arguments": {"type": "object", "additionalProperties": _TEXT}},
+            "additionalProperties": False,
+        },
+    },
+    "required": ["ref", "argument"],
+    "additionalProperties": False,
+}
+_ELICITATION: Final[dict[str, Json]] = {
+    **_OPEN,
+    "properties": {"mode": _TEXT, "message": _TEXT, "url": _TEXT, "elicitationId": _TEXT},
+}
+_SHAPES: Final[Mapping[str, tuple[str, dict[str, Json]]]] = MappingProxyType(
     {
-        "resources/read": ("Reads a resource of the server.", {"uri": _URI}, ("uri",)),
-        "resources/subscribe": ("Is told when a resource changes.", {"uri": _URI}, ("uri",)),
-        "resources/unsubscribe": ("Is no longer told of it.", {"uri": _URI}, ("uri",)),
+        "resources/read": ("Reads a resource of the server.", _URI),
+        "resources/subscribe": ("Is told when a resource changes.", _URI),
+        "resources/unsubscribe": ("Is no longer told when a resource changes.", _URI),
         "completion/complete": (
             "Completes an argument of a prompt or resource template.",
-            {"ref": _ANY, "argument": _ANY, "context": _ANY},
-            ("ref", "argument"),
+            _COMPLETION,
         ),
-    }
-)
-_BACK: Final = MappingProxyType(
-    {
-        "sampling/createMessage": "The server has the client's model write something.",
-        "elicitation/create": "The server has the client ask its user something.",
-        "roots/list": "The server is told the client's folders.",
+        "sampling/createMessage": ("The server has the client's model write something.", _OPEN),
+        "elicitation/create": ("The server has the client ask its user something.", _ELICITATION),
+        "roots/list": ("The server is told the client's folders.", _OPEN),
     }
 )
 
@@ -116,23 +150,21 @@ COMMON: Final = frozenset({"_meta", "inputResponses", "requestState"})
 
 def method_tool(server: str, method: str) -> Tool:
     """A method as the catalog knows it."""
-    key = ToolKey.checked(server, OURS + method)
-    if method in _SHAPES:
-        about, properties, required = _SHAPES[method]
-        schema: dict[str, Json] = {
-            "type": "object",
-            "properties": properties,
-            "required": list(required),
-            "additionalProperties": False,
-        }
-        return Tool(key, about, schema)
-    return Tool(key, _BACK.get(method, f"The method {method} of the server."), {"type": "object"})
+    about, schema = _SHAPES.get(method, (f"The method {method} of the server.", _OPEN))
+    return Tool(ToolKey.checked(server, OURS + method), about, schema)
+
+
+def who(said: Mapping[str, Any]) -> object:
+    """Who a server says it is; each era has another place for that."""
+    meta = said.get("_meta")
+    found = said.get("serverInfo")
+    return meta.get(INFO) if found is None and isinstance(meta, dict) else found
 
 
 def server_tool(server: str, identity: str, said: Mapping[str, Any]) -> Tool:
     """What a server says of itself, as the catalog knows it."""
     about = said.get("instructions")
-    info = said.get("serverInfo")
+    info = who(said)
     origin = f"{identity}#{digest(info) if isinstance(info, dict) else ''}"
     return Tool(
         ToolKey.checked(server, SERVER),
