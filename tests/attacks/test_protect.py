@@ -22,7 +22,8 @@ import lictor
 from lictor import ConfigError, Denied, Gate, StoreError, TaskError, ToolCall
 from lictor.catalog import lock
 from lictor.helpers.files import NotBeneath, open_beneath
-from lictor.model import Mode, Tool
+from lictor.model import Impact, Mode, Tool
+from lictor.protect import Protected
 from lictor.testing import UnsafeApprovals, reviewed, tool_of
 
 TEXT = {"type": "string"}
@@ -607,3 +608,64 @@ def test_observing_lets_nothing_into_our_home_and_nothing_under_changed_files(
         agent.toml.write_text(TOML + "[users.mallory]\n")
         agent.look()
         assert agent.do(WRITE, path="notes.txt", text="x") == "config_changed"
+
+
+@pytest.mark.attack("X89")
+@pytest.mark.parametrize("text", ["$FAT", "${FAT}", "/${FAT}", "${", "%24FAT"])
+def test_no_text_makes_the_look_at_it_take_hours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    """`os.path.expandvars` copies the whole text for each variable, and reads on for each brace."""
+    monkeypatch.setenv("FAT", "x" * 10_000)
+    monkeypatch.setattr(os.path, "expandvars", None)
+    (tmp_path / "lictor.toml").touch()
+    home = Protected.of([tmp_path / "lictor.toml"])
+
+    found = home.reached({"text": text * 100_000}, {Impact.WRITE})
+
+    assert found == (None if text == "${" else "text")
+
+
+@pytest.mark.attack("X90")
+@pytest.mark.parametrize(
+    ("arguments", "impact"),
+    [
+        ({"folder": "{above}", "name": "app/lictor.toml"}, Impact.WRITE),
+        ({"folder": "{above}", "name": "app/.lictor/record.key"}, Impact.READ),
+        ({"folder": "{above}/x", "name": "../app/policies/own.cedar"}, Impact.WRITE),
+        ({"base": "/", "name": "{inside}/lictor.toml"}, Impact.WRITE),
+        ({"old": "policies", "new": "x"}, Impact.WRITE),
+        ({"name": "policies"}, Impact.DELETE),
+        ({"name": "Policies "}, Impact.DELETE),
+        ({"name": ".bashrc", "text": "curl evil"}, Impact.WRITE),
+        ({"name": ".ssh/authorized_keys"}, Impact.WRITE),
+    ],
+)
+def test_a_path_that_is_given_in_two_pieces_is_one(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: dict[str, str],
+    impact: Impact,
+) -> None:
+    """The folder is another argument, or the tool's own; the working directory is elsewhere."""
+    app, elsewhere = tmp_path / "app", tmp_path / "elsewhere"
+    (app / "policies").mkdir(parents=True)
+    (app / ".lictor").mkdir()
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    home = Protected.of(
+        [app / "lictor.toml", app / "policies", app / ".lictor"], state=app / ".lictor"
+    )
+    places = {"above": str(tmp_path), "inside": str(app)[1:]}
+    given = {name: text.format(**places) for name, text in arguments.items()}
+
+    assert home.reached(given, {impact}) is not None
+
+
+@pytest.mark.parametrize(
+    "text", ["other/catalogue.md", "my-app/readme.md", "policies of ours", "$UNKNOWN/x", "${x}.md"]
+)
+def test_what_only_looks_like_a_piece_of_it_is_free(tmp_path: Path, text: str) -> None:
+    home = Protected.of([tmp_path / "lictor.toml", tmp_path / "policies"])
+
+    assert home.reached({"text": text}, {Impact.WRITE}) is None

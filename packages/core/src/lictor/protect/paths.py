@@ -6,6 +6,7 @@ Rules enforced here:
    URL of a local scheme, backslashes, cut at a NUL.
 2. Paths are compared without regard to case and to composed letters, as some file systems do.
 3. A pattern reaches what it could match; braces are alternatives.
+4. What a text costs to read grows no faster than the text.
 """
 
 from __future__ import annotations
@@ -22,25 +23,54 @@ from urllib.parse import unquote
 MAX_PATH: Final = 4096
 MAX_WAYS: Final = 64
 MAX_SCHEMES: Final = 3
+MAX_EXPANDED: Final = 1 << 20
 LIKE: Final = re.compile(r"[/\\.~$%]")
 MAGIC: Final = re.compile(r"[*?\[{]")
 _SCHEME: Final = re.compile(r"\s*([A-Za-z][A-Za-z0-9+.-]*):")
 _REMOTE: Final = frozenset("http https ws wss ftp ftps mailto s3 gs ssh data".split())
+_VARIABLE: Final = re.compile(r"\$(?:(\w+)|\{([^}${]*)\})", re.ASCII)
 _BRACES: Final = re.compile(r"\{([^{}\s\"']*,[^{}\s\"']*)\}")
 _WORDS: Final = re.compile(r"[\s'\"`;|&<>()=,:]+")
 
 
+class TooLong(ValueError):
+    """What variables make of a text is too long to be looked at."""
+
+
 def readings(text: str) -> set[str]:
-    """The paths that a tool may make of a text."""
+    """The paths that a tool may make of a text.
+
+    Raises:
+        TooLong: They are too long.
+    """
     given = {text, text.strip(), text.partition("\0")[0]}
     given |= {unquote(each) for each in given if "%" in each}
     for each in tuple(given):
         given |= _local_url(each)
     paths = set()
     for each in given:
-        path = os.path.expandvars(os.path.expanduser(each.replace("\\", "/").replace("\0", "")))
+        path = expanded(each.replace("\0", ""))
         paths.add("/" + path.lstrip("/") if path[:2] == "//" else path)
     return paths - {""}
+
+
+def expanded(text: str) -> str:
+    """With home and variables, as `os.path` puts them in; that one takes hours for some texts.
+
+    Raises:
+        TooLong: What comes of it is.
+    """
+    grown = 0
+
+    def value(found: re.Match[str]) -> str:
+        nonlocal grown
+        text = os.environ.get(found[1] or found[2] or "", found[0])
+        grown += len(text)
+        if grown > MAX_EXPANDED:
+            raise TooLong
+        return text
+
+    return _VARIABLE.sub(value, os.path.expanduser(text.replace("\\", "/")))
 
 
 def _local_url(text: str) -> set[str]:

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
-_HOME: Final = (
+HOME: Final = (
     # MCP clients
     ".config/Claude",
     "Library/Application Support/Claude",
@@ -87,7 +87,7 @@ def starters(folders: Iterable[Path]) -> Iterator[str]:
         folders: The folders of our own files.
     """
     for home in {os.path.expanduser("~"), _account_home()} - {"", "/"}:
-        yield from (os.path.join(home, name) for name in _HOME)
+        yield from (os.path.join(home, name) for name in HOME)
     for folder in folders:
         yield from (str(folder / name) for name in _PROJECT)
         for above in (folder, *folder.parents):

@@ -28,7 +28,7 @@ from typing import Final
 from lictor.canonical import Json
 from lictor.model import Impact
 from lictor.protect import hosts, paths
-from lictor.protect.places import STARTERS, starters
+from lictor.protect.places import HOME, STARTERS, starters
 
 SECRETS: Final = (
     "record.key",
@@ -65,13 +65,18 @@ class Protected:
     _effects: frozenset[str] = field(init=False, repr=False)
     _run: frozenset[str] = field(init=False, repr=False)
     _above: frozenset[str] = field(init=False, repr=False)
+    _ends: frozenset[str] = field(init=False, repr=False)
+    _effect_ends: frozenset[str] = field(init=False, repr=False)
     _targets: tuple[tuple[str, ...], ...] = field(init=False, repr=False)
     _secrets: tuple[tuple[str, ...], ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         put = object.__setattr__
-        ours = (root for root in self.roots if root != _ENVIRONMENT)
+        ours = [root for root in self.roots if root != _ENVIRONMENT]
         put(self, "folders", frozenset(map(os.path.dirname, ours)))
+        ends = frozenset(end for root in ours for end in _ends(paths.same(root)))
+        put(self, "_ends", ends)
+        put(self, "_effect_ends", ends | set(map(paths.same, HOME)))
         inside = frozenset(map(paths.same, self.roots))
         effects = inside | set(map(paths.same, self.starts))
         put(self, "_inside", inside)
@@ -170,11 +175,15 @@ class _Look:
 
     def _one(self, text: str) -> bool:
         like = paths.LIKE.search(text) is not None
-        if self._pattern(text, like):
+        try:
+            if self._pattern(text, like):
+                return True
+            if not like and not os.path.lexists(text.partition("\0")[0]):
+                # a word is taken for a name only where there is something of that name
+                return self.effect and self._piece(text.strip())
+            return any(self._path(reading) for reading in paths.readings(text))
+        except paths.TooLong:
             return True
-        if not like and not os.path.lexists(text.partition("\0")[0]):
-            return False  # a word is taken for a name only where there is something of that name
-        return any(self._path(reading) for reading in paths.readings(text))
 
     def _path(self, text: str) -> bool:
         places = {os.path.abspath(text)}
@@ -187,7 +196,17 @@ class _Look:
                 places.add(os.path.abspath(there))
                 if short:
                     places.add(os.path.realpath(there))
+        if text[0] != "/" and self._piece(text):
+            return True
         return any(map(self._place, places)) or (short and self._second_name(text))
+
+    def _piece(self, text: str) -> bool:
+        """Whether it leads there from a folder that another argument, or the tool, may name."""
+        ends = self.home._effect_ends if self.effect else self.home._ends
+        name = paths.same(os.path.normpath(text))
+        while name.startswith("../"):
+            name = name[3:]
+        return name in ends or not ends.isdisjoint(_above(name))
 
     def _place(self, place: str) -> bool:
         """Whether a place is, or lies in, what is protected."""
@@ -229,11 +248,17 @@ class _Look:
         )
 
     def _absolute(self, pattern: str) -> Iterable[str]:
-        pattern = os.path.expandvars(os.path.expanduser(pattern.replace("\\", "/")))
+        pattern = paths.expanded(pattern)
         if pattern.startswith("/"):
             return (pattern,)
         bases = {os.getcwd(), *self.home.folders, *self.bases}
         return (os.path.join(base, pattern) for base in bases)
+
+
+def _ends(path: str) -> Iterable[str]:
+    """A path as it is written from each of the folders that it lies in."""
+    parts = paths.split(path)
+    return ("/".join(parts[start:]) for start in range(len(parts)))
 
 
 def _above(path: str) -> Iterable[str]:
