@@ -6,13 +6,16 @@ Rules enforced here:
    unknown member of a message. What another parser could read differently is refused, not repaired.
 2. Size and depth are bounded before anything looks inside.
 3. An id is a text or a whole number, and `1`, `"1"` and `true` are three things.
-4. What is written is ASCII: no character of a message can break a line or a parser.
+4. A message is one line wherever it goes: readers disagree which characters end a line, so that one
+   which we read as one message could be several to somebody else.
+5. What is written is ASCII: no character of a message can break a line or a parser.
 
 Sources: JSON-RPC 2.0; RFC 8259; MCP 2025-11-25 and 2026-07-28 (no batches).
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -30,6 +33,10 @@ INVALID_PARAMS: Final = -32602
 INTERNAL_ERROR: Final = -32603
 DENIED: Final = -32003
 """Ours: the call was refused. Not one that clients repeat by themselves."""
+
+_SPACE: Final = b" \t\r\n"
+_ONE_LINE: Final = bytes.maketrans(b"\r\n", b"  ")
+"""In JSON both can stand between parts only, where a space says the same."""
 
 Id: TypeAlias = str | int
 _MEMBERS: Final = {
@@ -61,9 +68,10 @@ class Message:
     Attributes:
         kind: `request`, `notification`, `result` or `error`.
         value: The whole of it; never changed in place.
-        raw: As it came, without its line end.
-        loose: A number of it is not in its canonical spelling (`1.0`, `1e2`, `-0`): other parsers
-            may hand a tool something else.
+        raw: As it came, without white space around it, and with spaces for line ends between its
+            parts.
+        loose: Other parsers may hand a tool something else: a number is not in its canonical
+            spelling (`1.0`, `1e2`, `-0`), or names of one object differ in nothing but case.
     """
 
     kind: str
@@ -106,19 +114,20 @@ def parse(raw: bytes, *, max_bytes: int = MAX_BYTES) -> Message:
     """
     if len(raw) > max_bytes:
         raise Malformed(INVALID_REQUEST, f"is larger than {max_bytes} bytes")
-    numbers = _Numbers()
+    seen = _Seen()
     try:
         text = raw.decode("utf-8")
         if text.startswith("\ufeff"):
             raise Malformed(PARSE_ERROR, "starts with a byte order mark")
         value = json.loads(
             text,
-            object_pairs_hook=_once,
+            object_pairs_hook=seen.members,
             parse_constant=_no_constant,
-            parse_float=numbers.fraction,
-            parse_int=numbers.whole,
+            parse_float=seen.fraction,
+            parse_int=seen.whole,
         )
-    except Malformed:
+    except Malformed as bad:
+        bad.id = _id_of(text)
         raise
     except UnicodeDecodeError:
         raise Malformed(PARSE_ERROR, "is not UTF-8") from None
@@ -129,14 +138,22 @@ def parse(raw: bytes, *, max_bytes: int = MAX_BYTES) -> Message:
     if not isinstance(value, dict):
         raise Malformed(INVALID_REQUEST, "is no object")
     _refuse_deep(value)
-    return Message(_kind(value), value, raw.rstrip(b"\r\n"), numbers.loose)
+    return Message(_kind(value), value, raw.strip(_SPACE).translate(_ONE_LINE), seen.loose)
 
 
-class _Numbers:
-    """Reads numbers, and notices those that have another spelling."""
+class _Seen:
+    """Reads numbers and names, and notices what other readers could take for something else."""
 
     def __init__(self) -> None:
         self.loose = False
+
+    def members(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        made = dict(pairs)
+        if len(made) != len(pairs):
+            raise Malformed(PARSE_ERROR, "names a member twice")
+        # Some parsers (Go's) match names without regard to case; the last one wins.
+        self.loose = self.loose or len({name.casefold() for name in made}) != len(made)
+        return made
 
     def whole(self, text: str) -> int:
         if len(text) > 17 or abs(int(text)) > MAX_INTEGER:
@@ -151,15 +168,32 @@ class _Numbers:
         found = float(text)
         if found in (float("inf"), float("-inf")):
             raise Malformed(PARSE_ERROR, "holds a number that is too large")
-        self.loose = self.loose or json.dumps(found) != text or found.is_integer()
+        self.loose = self.loose or found.is_integer() or text not in _spellings(found)
         return found
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(pairs)
-    if len(made) != len(pairs):
-        raise Malformed(PARSE_ERROR, "names a member twice")
-    return made
+def _spellings(number: float) -> tuple[str, str]:
+    """As Python writes it, and as RFC 8785 does; they differ where there is an exponent."""
+    short = json.dumps(number)
+    if "e" not in short:
+        return short, short
+    import rfc8785
+
+    return short, rfc8785.dumps(number).decode()
+
+
+def _id_of(text: str) -> Id | None:
+    """The id of what cannot be read as a whole, where exactly one stands there."""
+    with contextlib.suppress(ValueError, RecursionError):
+        pairs = json.loads(text, object_pairs_hook=_Pairs)
+        if isinstance(pairs, _Pairs):
+            found = [value for name, value in pairs if name == "id"]
+            return _id({"id": found[0]}) if len(found) == 1 else None
+    return None
+
+
+class _Pairs(list[tuple[str, Any]]):
+    """The members of an object, doubled ones too."""
 
 
 def _no_constant(name: str) -> None:
