@@ -545,3 +545,14 @@ def test_what_is_guarded_is_said_when_the_agent_is_made(host: Callable[..., Scen
     create_agent(ScriptedModel(), [look], gate=made.gate)
 
     assert [text.partition(";")[0] for text in said] == ["2 tools guarded, 2 reviewed, 0 pending"]
+
+
+def test_tools_of_a_second_agent_are_said_too(host: Callable[..., Scene]) -> None:
+    said: list[str] = []
+    made = host(look, known(pay, "transfer"))
+    made.gate._say = said.append
+
+    create_agent(ScriptedModel(), [look], gate=made.gate)
+    create_agent(ScriptedModel(), [pay], gate=made.gate)
+
+    assert [text.partition(",")[0] for text in said] == ["1 tools guarded", "2 tools guarded"]

@@ -266,6 +266,17 @@ def test_definitions_that_were_met_are_noted(world: Make, tmp_path: Any) -> None
     assert read_seen(tmp_path / "seen.json") == {ghost.key: ghost}
 
 
+def test_what_nothing_was_wrapped_for_is_not_counted(world: Make) -> None:
+    w, said = world(), list[str]()
+    w.gate._say = said.append
+
+    with w.task():
+        for _ in range(2):
+            w.gate.run(w.call(w.look, n=1), w.body)
+
+    assert [line.partition(";")[0] for line in said] == ["profile local, placement p0"]
+
+
 def test_a_denial_tells_the_model_little_and_the_developer_all(world: Make) -> None:
     w = world(policy=DenyAll())
     with w.task(), pytest.raises(Denied) as caught:

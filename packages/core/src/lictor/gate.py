@@ -114,7 +114,7 @@ class Gate:
             keep(policy)
         self._met: dict[str, Tool] = {}
         self._profile, self._placement, self._say = profile, placement, say
-        self._announced = False
+        self._announced: int | None = None
         self._held: dict[int, tuple[weakref.ref[object], object]] = {}
         self.telemetry = telemetry or Telemetry(
             mode=mode, placement=placement, known_tools=lambda: self.catalog.names
@@ -395,18 +395,26 @@ class Gate:
             with contextlib.suppress(OSError):  # a read-only state folder must not stop a program
                 catalog.note(self._seen, (tool,))
 
-    def announce(self) -> None:
-        """Says once, for the developer, what is guarded here and where the record is."""
-        if self._announced:
+    def announce(self, *, again: bool = False) -> None:
+        """Says once, for the developer, what is guarded here and where the record is.
+
+        Args:
+            again: Say it anew if more tools are guarded than were last time: a program may have
+                several agents.
+        """
+        if self._announced is not None and not (again and len(self._met) > self._announced):
             return
-        self._announced = True
         met = tuple(self._met.values())
+        self._announced = len(met)
         codes = {str(tool.key): self.catalog.check(tool) for tool in met}
         blocked = sum(code == "tool_blocked" for code in codes.values())
         pending = [key for key, code in codes.items() if code not in (None, "tool_blocked")]
-        line = (
+        counts = (
             f"{len(met)} tools guarded, {len(met) - len(pending) - blocked} reviewed, "
             f"{len(pending)} pending{f', {blocked} blocked' if blocked else ''}; "
+        )
+        line = (
+            f"{counts if met else ''}"
             f"profile {self._profile}, placement {self._placement}; "
             f"record in {getattr(self.store, 'path', 'its store')}"
         )

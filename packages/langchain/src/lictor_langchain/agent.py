@@ -92,7 +92,7 @@ def create_agent(
     refuse_doubles([*copies, *(tool for each in others for tool in getattr(each, "tools", ()))])
     ours.entry = _entry(others)
     made = agents.create_agent(model, [*copies, *dicts], middleware=[*others, ours], **host)
-    gate.announce()
+    gate.announce(again=True)
     return made
 
 
