@@ -389,6 +389,22 @@ def test_a_line_is_explained(world: World) -> None:
     watch.until("(there is no line 99)")
 
 
+def test_a_question_that_ended_with_its_task_counts_as_the_last_denial(world: World) -> None:
+    watch = world.watch()
+    watch.until("running: none")
+    world.run("with task:\n    call(LOOK, n='seven')\n    call(PAY, to='bob', amount=5)")
+    watch.until(QUESTION)
+    watch.press("!")
+    watch.until("task ended: open")
+    watch.until("running: none")
+
+    watch.press("e")
+    watch.until("explain which line? (Enter for 2)")
+    watch.press("\n")
+
+    assert "local/pay: ask (task_ended), block" in watch.until("mend: ")
+
+
 def test_what_was_before_is_shown_as_far_as_wanted(world: World) -> None:
     world.run("with task:\n    for n in range(5): call(LOOK, n=n)").rest()
 

@@ -127,7 +127,7 @@ class Lookout:
         self._decisions[self._number] = str(body.get("id", ""))
         if len(self._decisions) > KEPT:
             self._decisions.popitem(last=False)
-        if body.get("verdict") == "deny":
+        if body.get("verdict") != "allow":
             self._denied = self._number
         return line(self._number, body, colour=self.colour)
 
