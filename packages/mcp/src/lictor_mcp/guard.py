@@ -87,6 +87,7 @@ class _Meant:
     call: ToolCall
     offers: Offers | None = None
     name: str = ""
+    offered: bool = False
 
 
 class Guard:
@@ -180,7 +181,12 @@ class Guard:
         except Failed as failed:
             self._unverified(method, params, str(failed.error.get("message")), told=False)
             raise
-        if method not in m.PARAMS and self.gate.catalog.known(meant.call.tool.key) is None:
+        known = self.gate.catalog.known(meant.call.tool.key) is not None
+        if meant.offers is not None and not meant.offered:
+            reason = "tool_changed" if known else "tool_unknown"
+            decision = self.gate.refuse(meant.call, reason, "the server does not offer it")
+            return _denial(method, params, decision)
+        if method not in m.PARAMS and not known:
             self.gate.refuse(meant.call, "tool_unknown", f"{method} is not in the catalog")
             raise Refused(METHOD_NOT_FOUND, "Method not found")
 
@@ -222,7 +228,7 @@ class Guard:
         shown = name if tools else f"{m.OURS}prompt/{name}"
         offered = await offers.get(name)
         tool = offered if offered is not None else Tool.unknown(self.server, shown)
-        return _Meant(self._call(tool, given, host_id), offers, name)
+        return _Meant(self._call(tool, given, host_id), offers, name, offered is not None)
 
     def _unverified(self, method: str, params: Wire, problem: str, *, told: bool = True) -> Wire:
         detail = f"the server's definitions cannot be verified: {problem}"

@@ -64,7 +64,7 @@ class Offers:
     async def all(self) -> tuple[Tool, ...]:
         """All of them; raises like `get`."""
         if time.monotonic() >= self._until:
-            await self._since(self._rounds)
+            await self._since(-1)
         return tuple(self._found.values())
 
     async def get(self, name: str, *, anew: bool = False) -> Tool | None:
@@ -81,11 +81,11 @@ class Offers:
         """
         known = time.monotonic() < self._until
         if anew or not known or name not in self._found:
-            await self._since(self._rounds)
+            await self._since(self._rounds if anew or known else -1)
         return self._found.get(name)
 
     async def _since(self, rounds: int) -> None:
-        """Lists, unless a listing that began after we came here has just been made."""
+        """Lists, unless what is known was listed in a later round than this one."""
         async with self._turn:
             if self._rounds > rounds and time.monotonic() < self._until:
                 return
