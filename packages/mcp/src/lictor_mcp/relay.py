@@ -6,8 +6,11 @@ Rules enforced here:
    unless the guard changed what they say.
 2. An answer goes to whoever asked, once; one that nobody waits for, or with an id of another type,
    is dropped. Our own requests have ids that no client can have.
-3. A request under way blocks its id; too many under way stop the reading.
-4. When one side ends, everybody who waits is told, and nothing is left running.
+3. A request under way blocks its id. So many are under way at once and the others wait; what waits
+   has a bound. Answers and notifications never stand in that line: nothing waits for itself.
+4. Nobody waits for ever: a server that does not answer in time, that ends, or whose answer cannot
+   be read has not answered, and whether such a call ran is recorded as unknown.
+5. When one side ends, everybody who waits is told, and nothing is left running.
 """
 
 from __future__ import annotations
@@ -37,10 +40,24 @@ Key: TypeAlias = tuple[str, Id | None]
 Wire: TypeAlias = Mapping[str, Any]
 
 MAX_UNDER_WAY: Final = 256
-GONE: Final = "The server is not there."
+MAX_WAITING: Final = 32 * 1024 * 1024
+"""Bytes of requests that are under way or wait for their turn."""
+BACK_SECONDS: Final = 30.0
+"""How long a request waits for a server that is being started again."""
+SECONDS: Final = 600.0
+GONE: Final = "The server ended before it answered."
+SLOW: Final = "The server did not answer in time."
+UNREADABLE: Final = "The server's answer cannot be read."
 PROTOCOL: Final = "io.modelcontextprotocol/"
 _OURS: Final = "lictor-"
 _log: Final = logging.getLogger("lictor.mcp")
+
+
+class Unanswered(BaseException):
+    """A request went out and nothing that can be used came back: whether it ran is not known.
+
+    No `Exception`: the gate records the outcome of a body that raises one as `failed`.
+    """
 
 
 class Waiting:
@@ -69,11 +86,16 @@ class Waiting:
         found.set_result(message)
         return True
 
+    def lost(self, key: Key, problem: str) -> None:
+        """Tells who waits for this answer that it cannot be used."""
+        found = self._open.get(key)
+        if found is not None and not found.done():
+            found.set_exception(Unanswered(problem))
+
     def end(self, problem: str) -> None:
         """Tells everybody that nothing will come."""
-        for found in tuple(self._open.values()):
-            if not found.done():
-                found.set_exception(Failed({"code": INTERNAL_ERROR, "message": problem}))
+        for key in tuple(self._open):
+            self.lost(key, problem)
 
 
 class Relay:
@@ -81,44 +103,69 @@ class Relay:
 
     Args:
         to_client: Sends bytes of one message to the client.
-        to_server: Sends bytes of one message to the server.
+        to_server: Sends bytes of one message to the server; raises `Failed` if it is not there.
         label: Names the connection in ids that calls share over repeats.
+        seconds: How long the server has for an answer.
+        alias: What stands before the ids of its requests at the client, where several servers
+            could choose the same; empty: they keep their ids.
     """
 
-    def __init__(self, to_client: Send, to_server: Send, *, label: str = "") -> None:
+    def __init__(
+        self,
+        to_client: Send,
+        to_server: Send,
+        *,
+        label: str = "",
+        seconds: float = SECONDS,
+        alias: str = "",
+    ) -> None:
         self._to_client, self._to_server = to_client, to_server
         self._label = label or secrets.token_hex(8)
+        self._seconds, self._alias = seconds, alias
         self._nonce, self._count = f"{_OURS}{secrets.token_hex(8)}-", 0
         self._meta: dict[str, Any] = {}
+        self._hello: Wire | None = None
+        self._greeted = False
         self.guard: Guard | None = None
+        self.up = asyncio.Event()
+        self.up.set()
         self._by_server, self._by_client = Waiting(), Waiting()
         self._tasks: dict[Key, asyncio.Task[None]] = {}
         self._backs: set[asyncio.Task[None]] = set()
         self._room = asyncio.Semaphore(MAX_UNDER_WAY)
+        self._waiting = 0
 
     # -- from the client --------------------------------------------------------------------------
 
     async def from_client(self, raw: bytes) -> None:
-        """Takes one message of the client; comes back when there is room for the next."""
+        """Takes one message of the client; comes back when it may send the next."""
         try:
             message = parse(raw)
         except Malformed as bad:
             await self._to_client(write(error(bad.id, bad.code, f"The message {bad.problem}.")))
             return
         if message.kind in ("result", "error"):
-            if not self._by_client.came(message):
+            if not self.client_answered(message):
                 _log.warning("dropped an answer of the client that nobody waits for")
         elif message.kind == "notification":
-            await self._notified(message)
+            await self.notified(message)
         else:
             await self._begin(message)
 
-    async def _notified(self, message: Message) -> None:
+    def client_answered(self, message: Message) -> bool:
+        """Takes an answer of the client; `False` if this server has not asked for it."""
+        return self._by_client.came(message)
+
+    async def notified(self, message: Message) -> None:
+        """Takes a notification of the client; a server that is not there does not miss it."""
         if not self._guarded.passes(message.method):
             return
         if message.method == "notifications/cancelled":
             self._cancel(message)
-        await self._to_server(message.raw)
+        self._greeted = self._greeted or message.method == "notifications/initialized"
+        if self.up.is_set():
+            with contextlib.suppress(Failed):
+                await self._to_server(message.raw)
 
     def _cancel(self, message: Message) -> None:
         """A request that is still being decided goes no further."""
@@ -128,51 +175,112 @@ class Relay:
             found.cancel()
 
     async def _begin(self, message: Message) -> None:
-        taken = message.key in self._tasks
-        if taken or str(message.id).startswith(_OURS):
-            problem = "a request with this id is under way" if taken else "this id is taken"
+        problem = ""
+        if message.key in self._tasks:
+            problem = "a request with this id is under way"
+        elif str(message.id).startswith(_OURS):
+            problem = "this id is taken"
+        elif self._waiting + len(message.raw) > MAX_WAITING:
+            problem = "too many requests are under way"
+        if problem:
             await self._to_client(write(error(message.id, INVALID_REQUEST, problem)))
             return
-        await self._room.acquire()
+        size = len(message.raw)
         task = asyncio.create_task(self._serve(message))
         self._tasks[message.key] = task
+        self._waiting += size
 
-        def done(_: object) -> None:
+        def done(ended: asyncio.Task[None]) -> None:
             self._tasks.pop(message.key, None)
-            self._room.release()
+            self._waiting -= size
+            _told(ended)
 
         task.add_done_callback(done)
 
     async def _serve(self, message: Message) -> None:
+        async with self._room:
+            raw = await self.reply(message)
+        await self._to_client(raw)
+
+    async def reply(self, message: Message) -> bytes:
+        """Has one request decided and answered.
+
+        Returns:
+            The answer: as the server wrote it, where nothing was changed.
+        """
         came: list[Message] = []
-        self._note(message.params.get("_meta"))
-
-        async def forward() -> Wire:
-            waiting = self._by_server.expect(message.key)
-            await self._to_server(message.raw)
-            came.append(await waiting)
-            return _result(came[0])
-
         try:
-            result = await self._guarded.request(
-                message.method,
-                message.params,
-                forward,
-                host_id=f"{self._label}:{type(message.id).__name__}:{message.id}",
-                loose=message.loose,
-            )
-            same = came and result is came[0].result
-            await self._to_client(came[0].raw if same else write(answer(message.id, result)))
+            result = await self.ask(message, came)
         except Refused as no:
-            await self._to_client(write(error(message.id, no.code, no.text, no.data)))
+            return write(error(message.id, no.code, no.text, no.data))
         except Failed as failed:
-            sent = came[0].raw if came else write(_failure(message.id, failed))
-            await self._to_client(sent)
-        except (ConnectionError, asyncio.CancelledError):
-            raise
+            said = came and came[0].kind == "error"
+            return came[0].raw if said else write(_failure(message.id, failed))
+        except Unanswered as lost:
+            text = f"{lost} Whether the call ran is not known."
+            return write(error(message.id, INTERNAL_ERROR, text))
         except Exception:
             _log.exception("a request could not be served")
-            await self._to_client(write(error(message.id, INTERNAL_ERROR, "Internal error")))
+            return write(error(message.id, INTERNAL_ERROR, "Internal error"))
+        same = came and result is came[0].result
+        return came[0].raw if same else write(answer(message.id, result))
+
+    async def ask(self, message: Message, came: list[Message] | None = None) -> Wire:
+        """Has one request decided, and answered by the server.
+
+        Args:
+            message: The request, as it goes to the server.
+            came: Gets the answer as it came.
+
+        Raises:
+            Refused: It is answered with an error of ours.
+            Failed: The server answered with an error.
+            Unanswered: It did not answer.
+        """
+        self._note(message)
+
+        async def forward() -> Wire:
+            await self._wait_up()
+            found = await self._exchange(message)
+            if came is not None:
+                came.append(found)
+            return _result(found)
+
+        return await self._guarded.request(
+            message.method,
+            message.params,
+            forward,
+            host_id=f"{self._label}:{type(message.id).__name__}:{message.id}",
+            loose=message.loose,
+        )
+
+    async def _exchange(self, message: Message) -> Message:
+        """Sends a request to the server, and waits for its answer."""
+        waiting = self._by_server.expect(message.key)
+        try:
+            await self._to_server(message.raw)
+            async with asyncio.timeout(self._seconds):
+                return await waiting
+        except TimeoutError:
+            await self._give_up(message)
+            raise Unanswered(SLOW) from None
+        finally:
+            waiting.cancel()
+
+    async def _give_up(self, message: Message) -> None:
+        params = {"requestId": message.id, "reason": "timeout"}
+        told = {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": params}
+        with contextlib.suppress(Failed):
+            await self._to_server(write(told))
+
+    async def _wait_up(self) -> None:
+        if self.up.is_set():
+            return
+        try:
+            async with asyncio.timeout(BACK_SECONDS):
+                await self.up.wait()
+        except TimeoutError:
+            raise Failed({"code": INTERNAL_ERROR, "message": "The server is not there."}) from None
 
     # -- from the server --------------------------------------------------------------------------
 
@@ -183,7 +291,7 @@ class Relay:
         except Malformed as bad:
             _log.warning("dropped a message of the server: it %s", bad.problem)
             if bad.id is not None:
-                self._by_server.came(_broken(bad))
+                self._by_server.lost((type(bad.id).__name__, bad.id), UNREADABLE)
             return
         if message.kind in ("result", "error"):
             if not self._by_server.came(message):
@@ -191,33 +299,54 @@ class Relay:
         elif message.kind == "notification":
             if self._guarded.told(message.method):
                 await self._to_client(message.raw)
+        elif len(self._backs) >= MAX_UNDER_WAY:
+            with contextlib.suppress(Failed):
+                text = "too many requests are under way"
+                await self._to_server(write(error(message.id, INVALID_REQUEST, text)))
         else:
-            await self._room.acquire()
             task = asyncio.create_task(self._serve_back(message))
             self._backs.add(task)
 
             def done(ended: asyncio.Task[None]) -> None:
                 self._backs.discard(ended)
-                self._room.release()
+                _told(ended)
 
             task.add_done_callback(done)
 
     async def _serve_back(self, message: Message) -> None:
         came: list[Message] = []
+        asked = message
+        if self._alias:
+            self._count += 1
+            alias = f"{_OURS}{self._alias}-{self._count}"
+            asked = parse(write({**message.value, "id": alias}))
 
         async def forward() -> Wire:
-            waiting = self._by_client.expect(message.key)
-            await self._to_client(message.raw)
-            came.append(await waiting)
+            waiting = self._by_client.expect(asked.key)
+            try:
+                await self._to_client(asked.raw)
+                came.append(await waiting)
+            finally:
+                waiting.cancel()
             return _result(came[0])
 
+        raw = await self._answer_back(message, forward, came)
+        with contextlib.suppress(Failed):
+            await self._to_server(raw)
+
+    async def _answer_back(
+        self, message: Message, forward: Callable[[], Awaitable[Wire]], came: list[Message]
+    ) -> bytes:
         try:
             await self._guarded.back(message.method, message.params, forward)
-            await self._to_server(came[0].raw)
         except Refused as no:
-            await self._to_server(write(error(message.id, no.code, no.text, no.data)))
+            return write(error(message.id, no.code, no.text, no.data))
         except Failed as failed:
-            await self._to_server(came[0].raw if came else write(_failure(message.id, failed)))
+            if not came or came[0].kind != "error":
+                return write(_failure(message.id, failed))
+        except Unanswered as lost:
+            return write(error(message.id, INTERNAL_ERROR, str(lost)))
+        return write({**came[0].value, "id": message.id}) if self._alias else came[0].raw
 
     # -- in our own name --------------------------------------------------------------------------
 
@@ -225,21 +354,41 @@ class Relay:
         """Asks the server something in our own name.
 
         Raises:
-            Failed: It answered with an error, or is gone.
+            Failed: It answered with an error, or not at all.
         """
-        self._count += 1
-        request = {"jsonrpc": "2.0", "id": f"{self._nonce}{self._count}", "method": method}
-        given = {**params, "_meta": self._meta} if self._meta else dict(params)
-        message = parse(write({**request, "params": given}))
-        waiting = self._by_server.expect(message.key)
-        try:
-            await self._to_server(message.raw)
-            return _result(await waiting)
-        finally:
-            waiting.cancel()
+        await self._wait_up()
+        return await self._ask(method, {**params, "_meta": self._meta} if self._meta else params)
 
-    def _note(self, meta: object) -> None:
-        """The stateless protocol says with every request which version it speaks; so must we."""
+    async def _ask(self, method: str, params: Wire) -> Wire:
+        self._count += 1
+        id = f"{self._nonce}{self._count}"
+        request = {"jsonrpc": "2.0", "id": id, "method": method, "params": dict(params)}
+        try:
+            return _result(await self._exchange(parse(write(request))))
+        except Unanswered as lost:
+            raise Failed({"code": INTERNAL_ERROR, "message": str(lost)}) from None
+
+    async def greet(self) -> None:
+        """Greets a server that was started again as the client greeted the first.
+
+        Its answer is for nobody: the client goes on with the connection that it has.
+
+        Raises:
+            Failed: It does not take it.
+        """
+        if self._hello is None:
+            return
+        await self._ask("initialize", self._hello)
+        if self._greeted:
+            note = {"jsonrpc": "2.0", "method": "notifications/initialized"}
+            await self._to_server(write(note))
+
+    def _note(self, message: Message) -> None:
+        """What we must say as well: the greeting of the one protocol, the version of the other."""
+        if message.method == "initialize":
+            self._hello, self._meta = message.params, {}
+            return
+        meta = message.params.get("_meta")
         if isinstance(meta, dict):
             found = {name: value for name, value in meta.items() if name.startswith(PROTOCOL)}
             self._meta = found or self._meta
@@ -252,9 +401,15 @@ class Relay:
 
     # -- end --------------------------------------------------------------------------------------
 
+    def unreadable(self) -> None:
+        """The server wrote what cannot be read: nobody can say whose answer it was."""
+        self._by_server.end(UNREADABLE)
+
     def server_gone(self) -> None:
         """Tells everybody who waits that the server is gone; another one may come."""
         self._by_server.end(GONE)
+        for back in self._backs:
+            back.cancel()
         if self.guard is not None:
             self.guard.changed()
 
@@ -265,8 +420,16 @@ class Relay:
         under_way = [*self._tasks.values(), *self._backs]
         for task in under_way:
             task.cancel()
-        with contextlib.suppress(Exception):
-            await asyncio.gather(*under_way, return_exceptions=True)
+        await asyncio.gather(*under_way, return_exceptions=True)
+
+
+def _told(ended: asyncio.Task[None]) -> None:
+    """What went wrong while nobody waited is at least said."""
+    if ended.cancelled():
+        return
+    problem = ended.exception()
+    if problem is not None and not isinstance(problem, ConnectionError | Failed):
+        _log.error("a request could not be served: %r", problem)
 
 
 def _result(message: Message) -> Wire:
@@ -286,12 +449,6 @@ def _result(message: Message) -> Wire:
 def _failure(to: Id | None, failed: Failed) -> dict[str, Any]:
     code, text = failed.error.get("code"), failed.error.get("message")
     return error(to, int(code) if type(code) is int else INTERNAL_ERROR, str(text))
-
-
-def _broken(bad: Malformed) -> Message:
-    """Stands for an answer that has no one reading."""
-    told = error(bad.id, INTERNAL_ERROR, "The server's answer cannot be read.")
-    return Message("error", told, write(told))
 
 
 def _is_id(value: object) -> bool:
