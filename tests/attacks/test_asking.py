@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import sys
+import tempfile
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -13,11 +15,13 @@ from typing import Any
 import pytest
 
 from lictor.approval.render import confirm_lines
+from lictor.approval.terminal import _turn_file
 from lictor.cli.hint import refuse_under_gate
 from lictor.model import ToolKey
 from lictor.ports import Answer, Ask, Reply
 from lictor.store import open_store
 from lictor.testing import UnsafeScripted
+from lictor.testing.seat import Seat
 
 
 def lines(**arguments: Any) -> str:
@@ -126,3 +130,50 @@ def test_a_watcher_above_is_no_gate(tmp_path: Path) -> None:
 
     assert done.returncode == 0
     refuse_under_gate(tmp_path / "absent.db")
+
+
+@pytest.mark.attack("X91")
+def test_programs_with_folders_of_their_own_take_turns_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else two of them would ask at one terminal, and each key would go to either."""
+    found = []
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        monkeypatch.setenv("TMPDIR", str(tmp_path / name))
+        monkeypatch.setattr(tempfile, "tempdir", None)
+        handle = _turn_file(987_654_321)
+        found.append(os.fstat(handle).st_ino)
+        os.close(handle)
+    for left in (*tmp_path.glob("*/*.lock"), *Path("/tmp").glob("lictor-*-tty-987654321.lock")):
+        left.unlink()
+
+    assert found[0] == found[1]
+
+
+@pytest.mark.attack("X92")
+@pytest.mark.parametrize("columns", [24, 40, 60, 78])
+def test_on_a_narrow_terminal_no_text_stands_where_a_line_of_ours_would(columns: int) -> None:
+    code = (
+        "from lictor.approval.terminal import AtTerminal, Terminal\n"
+        "from lictor.model import ToolKey; from lictor.ports import Ask\n"
+        f"note = ''.join('x' * n + '    to = \"alice\"  ' for n in range({columns}))\n"
+        "AtTerminal(Terminal(), 'me').answer(Ask(('confirm:user',), 'c', 'd', 't', 'local',"
+        " 'alice', 'bot', ToolKey('local', 'pay'), {'note': note}))"
+    )
+    with Seat([sys.executable, "-c", code], columns=columns) as seat:
+        seen = seat.until("[y/N")
+        seat.press("n")
+        seat.rest()
+
+    rows = [
+        line[n : n + columns] for line in seen.splitlines() for n in range(0, len(line), columns)
+    ]
+    assert [row for row in rows if row.startswith("    to")] == []
+    assert [row for row in rows if row.startswith("      | ")] != []
+
+
+@pytest.mark.attack("X63")
+@pytest.mark.parametrize("text", ["аррӏе.com", "bob@раураӏ.example", "https://ехе.example/x"])
+def test_a_name_all_in_other_letters_beside_plain_ones_is_spelled_out(text: str) -> None:
+    assert "\\\\u04" in lines(to=text)

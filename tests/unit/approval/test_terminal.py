@@ -269,9 +269,10 @@ def test_a_turn_file_of_somebody_else_is_not_used(sit: Sit, tmp_path: Path) -> N
         "import lictor.approval.terminal as t, lictor.approval.tty as tty\n"
         "handle = tty.device('/dev/tty')\n"
         "name = f'lictor-{os.geteuid()}-tty-{tty.number(handle, tty.DEVICE)}.lock'\n"
-        "os.symlink('/etc/hostname', os.path.join(os.environ['TMPDIR'], name))\n"
+        "t.TURNS = t.Path(os.environ['PLACE'])\n"
+        "os.symlink('/etc/hostname', t.TURNS / name)\n"
         "ask()",
-        env={"TMPDIR": str(tmp_path)},
+        env={"PLACE": str(tmp_path)},
     )
 
     assert "reply: unavailable by - " in seat.rest()

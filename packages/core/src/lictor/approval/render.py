@@ -4,7 +4,8 @@ Rules enforced here:
 
 1. Every argument is shown, each beginning a line of its own, in characters that can be seen; text
    that a terminal may reorder or that mixes alphabets is shown a second time, spelled out.
-2. A line that goes on says so at its front, so that no text can look like a line of ours.
+2. A line that goes on says so at its front, so that no text can look like a line of ours; on a
+   narrow terminal too.
 3. A long value is shown as its head, its tail and its digest; nothing is left out silently.
 """
 
@@ -28,6 +29,7 @@ LONG: Final = 2_000
 """Characters of a value that are shown whole."""
 _HALF: Final = LONG // 2
 _GOES_ON: Final = "      | "
+_NARROWEST: Final = 2 * len(_GOES_ON)
 _MARKS: Final = 2
 """Combining marks in a row that are shown as they are; more could be drawn over other lines."""
 
@@ -168,7 +170,7 @@ def spelled(text: str) -> list[str]:
 def _deceptive(text: str) -> str:
     if any(unicodedata.bidirectional(each) in ("R", "AL", "AN") for each in text):
         return "right-to-left letters, the order on the screen may differ"
-    for word in re.findall(r"\w+", text):
+    for word in re.findall(r"\S+", text):  # a host or an address is one word
         alphabets = {unicodedata.name(each, "?").split()[0] for each in word if each.isalpha()}
         if "LATIN" in alphabets and alphabets & {"CYRILLIC", "GREEK", "ARMENIAN", "FULLWIDTH"}:
             return "letters of several alphabets in one word"
@@ -187,16 +189,24 @@ def calm(text: str) -> str:
     return "".join(found)
 
 
-def wrapped(text: str) -> list[str]:
+def fitted(rows: Iterable[str], columns: int) -> list[str]:
+    """The rows as a terminal of this width shows them, so that it breaks none of them itself."""
+    if columns > WIDTH:
+        return list(rows)
+    width = max(columns - 1, _NARROWEST)
+    return [part for row in rows for part in wrapped(row, width)]
+
+
+def wrapped(text: str, width: int = WIDTH) -> list[str]:
     """Rows that fit the terminal; all but the first say that they go on."""
     if text.isascii():
-        step = WIDTH - len(_GOES_ON)
-        starts = range(WIDTH, len(text), step)
-        return [text[:WIDTH], *(f"{_GOES_ON}{text[at : at + step]}" for at in starts)]
+        step = width - len(_GOES_ON)
+        starts = range(width, len(text), step)
+        return [text[:width], *(f"{_GOES_ON}{text[at : at + step]}" for at in starts)]
     rows, row, used = [], "", 0
     for character in text:
         wide = _columns(character)
-        if used + wide > WIDTH:
+        if used + wide > width:
             rows.append(row)
             row, used = _GOES_ON, len(_GOES_ON)
         row += character

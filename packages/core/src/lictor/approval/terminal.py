@@ -8,7 +8,8 @@ Rules enforced here:
    more than one key at once.
 3. No answer in time, a caller that is gone, and a terminal that goes away are three different
    errors, and none of them is an answer.
-4. Only visible text is shown: `forms.visible` for whatever a model, a tool or a host wrote.
+4. Only visible text is shown: `forms.visible` for whatever a model, a tool or a host wrote; and no
+   row is left to the terminal to break, whatever its width.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ import contextlib
 import fcntl
 import os
 import stat
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from lictor.approval import tty
-from lictor.approval.render import confirm_lines, digest_of, full_lines, is_cut
+from lictor.approval.render import confirm_lines, digest_of, fitted, full_lines, is_cut
 from lictor.approval.tty import WATCH, NoTerminal, Tty
 from lictor.forms import visible
 from lictor.model import Assurance
@@ -38,6 +38,8 @@ LEAVE: Final = 0.5
 """Seconds in which a program that was interrupted lets go of its question, if it can."""
 LOOK: Final = 0.2
 """Seconds between looks at whether the ask was answered elsewhere."""
+TURNS: Final = Path("/tmp")  # noqa: S108
+"""Where the turns are taken: one place for all programs, whatever each calls its own."""
 _ENTER: Final = "\n"
 _RUBOUT: Final = ("\x7f", "\b")
 _MAX_LINE: Final = 200
@@ -78,7 +80,7 @@ class Screen:
 
     def say(self, text: str) -> None:
         """Shows a line (or several); the caller has made it visible."""
-        self._write(f"{text}\n")
+        self._write("".join(f"{row}\n" for row in fitted(text.split("\n"), self.columns)))
 
     def key(self, prompt: str, allowed: str, *, many: bool = False) -> str:
         """Waits for one key out of `allowed`, or Enter.
@@ -234,7 +236,7 @@ def _asked(screen: Screen, device: Tty) -> Iterator[Screen]:
 
 
 def _turn_file(terminal: int) -> int:
-    path = Path(tempfile.gettempdir()) / f"lictor-{os.geteuid()}-tty-{terminal}.lock"
+    path = TURNS / f"lictor-{os.geteuid()}-tty-{terminal}.lock"
     try:
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     except OSError as error:
@@ -340,7 +342,7 @@ def agreed(screen: Screen, lines: Iterable[str], ask: Ask) -> bool:
 
 def show_pages(screen: Screen, lines: list[str]) -> None:
     """Shows long text page by page."""
-    size = max(screen.rows - 2, 5)
+    size, lines = max(screen.rows - 2, 5), fitted(lines, screen.columns)
     for start in range(0, len(lines), size):
         screen.say("\n".join(lines[start : start + size]))
         left = len(lines) - start - size

@@ -70,7 +70,7 @@ def _recorded(project: Project, what: str) -> None:
         body = line.body
         code = str(body["code"])
         console.print(
-            f"{plain(body['tool'])}: {plain(body['verdict'])} ({code}), "
+            f"{plain(body['tool'])}: {plain(body['verdict'])} ({plain(code)}), "
             f"{plain(body['enforcement'])}; decision {plain(body['id'])}"
         )
         _facts(body)

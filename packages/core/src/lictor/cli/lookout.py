@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from lictor.approval import ask_of, confirm_lines, digest_of, settle
 from lictor.approval.desk import CONFIRM, EDITED, Seal, seal
-from lictor.approval.render import full_lines, is_cut
+from lictor.approval.render import fitted, full_lines, is_cut
 from lictor.approval.tty import Tty
 from lictor.cli.tail import Running, Tail, event, line
 from lictor.errors import LictorError
@@ -166,7 +166,8 @@ class Lookout:
         view = ", [v]iew all" if is_cut(ask) else ""
         what = f"{visible(str(ask.tool))} for {visible(ask.user)}"
         self._prompt = f"{what}: run exactly this call? [y/n{view}]"
-        self._write("\r\x1b[J" + "".join(f"{each}\n" for each in lines))
+        rows = fitted(lines, self.tty.size().columns)
+        self._write("\r\x1b[J" + "".join(f"{each}\n" for each in rows))
         self._below = ""
         self.tty.forget()
 
@@ -202,7 +203,8 @@ class Lookout:
         if key in ("y", "n") and self._ask is not None:
             self._answer(self._ask, "granted" if key == "y" else "rejected")
         elif key == "v" and self._ask is not None:
-            self._pages = full_lines(ask_of(self._ask)) or confirm_lines(ask_of(self._ask))
+            pages = full_lines(ask_of(self._ask)) or confirm_lines(ask_of(self._ask))
+            self._pages = fitted(pages, self.tty.size().columns)
             self._mode = "pages"
             self._page("\n")
         elif key == "!":
