@@ -1,0 +1,324 @@
+"""The gateway over HTTP: callers that prove who they are in front, servers behind.
+
+Rules enforced here:
+
+1. Nobody calls without a token that names him; each has a task of his own.
+2. A session belongs to who opened it: to anybody else it is not there.
+3. Header and body say the same, or the request goes no further.
+4. A body has a bound, in size and in time; so has the number of sessions.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable, Iterable
+from typing import Any, Final, TypeAlias
+
+from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from lictor.gate import Gate
+from lictor_mcp.callers import Caller, Callers
+from lictor_mcp.gateway import http_checks as checks
+from lictor_mcp.gateway.http_checks import MISMATCH, Bad, Headers
+from lictor_mcp.gateway.http_session import Exchange, Served, Session, Stream
+from lictor_mcp.gateway.http_upstream import EVENTS, JSON, SESSION
+from lictor_mcp.guard import Failed, Refused
+from lictor_mcp.relay import Unanswered
+from lictor_mcp.wire import (
+    INTERNAL_ERROR,
+    INVALID_PARAMS,
+    INVALID_REQUEST,
+    MAX_BYTES,
+    Id,
+    Malformed,
+    Message,
+    error,
+    parse,
+    write,
+)
+
+Who: TypeAlias = Callable[[bytes | None], Caller | None]
+"""Whose the header `Authorization` is."""
+
+PATH: Final = "/mcp"
+BODY_SECONDS: Final = 30.0
+MAX_SESSIONS: Final = 4096
+_GONE: Final = Response(status_code=499)
+_log: Final = logging.getLogger("lictor.mcp")
+
+
+class HttpGateway:
+    """An ASGI application: `/mcp` for one server, `/mcp/NAME` for each of several.
+
+    Args:
+        gate: Who decides.
+        servers: What it stands before.
+        who: Says who a caller is.
+        agent: The agent that callers act through.
+        template: `[tasks.x]` of their tasks; without one they may only read.
+        hosts: Values of the header `Host` that mean us, in lower case, with the port.
+        origins: Origins of web pages that may call.
+    """
+
+    def __init__(
+        self,
+        gate: Gate,
+        servers: Iterable[Served],
+        *,
+        who: Who,
+        agent: str,
+        template: str | None = None,
+        hosts: Iterable[str],
+        origins: Iterable[str] = (),
+    ) -> None:
+        self._gate, self._who = gate, who
+        self._servers = {f"{PATH}/{each.name}": each for each in servers}
+        if len(self._servers) == 1:
+            self._servers[PATH] = next(iter(self._servers.values()))
+        self._hosts, self._origins = frozenset(hosts), frozenset(origins)
+        self._callers = Callers(gate, agent, template)
+        self._without: dict[tuple[str, Caller, bool], Session] = {}
+        self._sessions: OrderedDict[tuple[str, str], Session] = OrderedDict()
+        self._ending: set[asyncio.Task[None]] = set()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers one HTTP request."""
+        if scope["type"] == "lifespan":
+            await self._live(receive, send)
+            return
+        if scope["type"] != "http":
+            raise RuntimeError("the gateway speaks HTTP only")
+        try:
+            response = await self._answer(scope, receive)
+        except Bad as bad:
+            challenge = {"www-authenticate": "Bearer"} if bad.status == 401 else None
+            response = _refusal(bad.status, None, INVALID_REQUEST, bad.problem, challenge)
+        except Exception:
+            _log.exception("a request could not be served")
+            response = _refusal(500, None, INTERNAL_ERROR, "Internal error")
+        await response(scope, receive, send)
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        while True:
+            message = await receive()
+            if message["type"] == "lifespan.shutdown":
+                await self.close()
+            await send({"type": message["type"] + ".complete"})
+            if message["type"] == "lifespan.shutdown":
+                return
+
+    async def _answer(self, scope: Scope, receive: Receive) -> Response:
+        headers = checks.read(scope["headers"])
+        checks.allow(headers, self._hosts, self._origins)
+        served = self._servers.get(scope["path"].rstrip("/"))
+        if served is None:
+            raise Bad(404, "there is no server at this path")
+        caller = self._who(headers.pop("authorization", "").encode() or None)
+        if caller is None:
+            raise Bad(401, "a token is missing, or is none of ours")
+        if scope["method"] == "POST":
+            return await self._post(served, caller, headers, receive)
+        if scope["method"] not in ("GET", "DELETE"):
+            raise Bad(405, "there is no such method here")
+        session = self._session(served, caller, headers, stateless=False)
+        try:
+            if scope["method"] == "GET":
+                return await self._listen(session, headers)
+            return await self._leave(session, headers)
+        except (Failed, Unanswered):
+            raise Bad(502, "the server is not there") from None
+
+    # -- POST -------------------------------------------------------------------------------------
+
+    async def _post(
+        self, served: Served, caller: Caller, headers: Headers, receive: Receive
+    ) -> Response:
+        if headers.get("content-type", "").partition(";")[0].strip().lower() != JSON:
+            raise Bad(415, f"the body must be {JSON}")
+        raw = await _body(receive)
+        try:
+            message = parse(raw)
+        except Malformed as bad:
+            return _refusal(400, bad.id, bad.code, f"The message {bad.problem}.")
+        try:
+            stateless = checks.stateless(message, headers)
+            session = self._session(served, caller, headers, stateless, message)
+            if message.kind == "request":
+                return await self._request(session, message, headers, receive)
+            return await self._told(session, message, headers)
+        except Refused as no:
+            bent = no.code in (MISMATCH, INVALID_PARAMS, INVALID_REQUEST)
+            return _refusal(400 if bent else 200, message.id, no.code, no.text)
+
+    async def _request(
+        self, session: Session, message: Message, headers: Headers, receive: Receive
+    ) -> Response:
+        if not session.stateless and "mcp-protocol-version" in headers:
+            session.version = headers["mcp-protocol-version"]
+        exchange = await session.begin(message, checks.forwarded(headers))
+        gone = asyncio.ensure_future(_left(receive))
+        try:
+            either: set[asyncio.Future[Any]] = {exchange.reply, exchange.streaming, gone}
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            gone.cancel()
+        if message.method == "initialize":
+            self._opened(session)
+        given = {SESSION: session.id} if message.method == "initialize" and session.id else {}
+        if exchange.streaming.done():
+            return _Events(_drain(exchange.out, session, exchange), given)
+        if exchange.reply.done() and not exchange.reply.cancelled():
+            raw = exchange.reply.result()
+            return Response(raw, exchange.status, given, media_type=JSON)
+        _abandon(session, exchange)
+        return _GONE
+
+    async def _told(self, session: Session, message: Message, headers: Headers) -> Response:
+        if message.kind == "notification":
+            try:
+                return Response(
+                    status_code=await session.notified(message, checks.forwarded(headers))
+                )
+            except (Failed, Unanswered):
+                raise Bad(502, "the server is not there") from None
+        if not session.client_answered(message):
+            _log.warning("dropped an answer of a client that nobody waits for")
+        return Response(status_code=202)
+
+    # -- sessions ---------------------------------------------------------------------------------
+
+    def _session(
+        self,
+        served: Served,
+        caller: Caller,
+        headers: Headers,
+        stateless: bool,
+        message: Message | None = None,
+    ) -> Session:
+        """The session that a request belongs to.
+
+        Raises:
+            Bad: It is not there, or somebody else's.
+        """
+        id = headers.get(SESSION)
+        if id is not None and not stateless:
+            found = self._sessions.get((served.name, id))
+            if found is None or found.caller != caller:
+                raise Bad(404, "there is no such session")
+            self._sessions.move_to_end((served.name, id))
+            return found
+        if message is not None and message.method == "initialize":
+            return Session(self._gate, served, caller, self._callers, stateless=False)
+        key = served.name, caller, stateless
+        if key not in self._without:
+            self._without[key] = Session(
+                self._gate, served, caller, self._callers, stateless=stateless
+            )
+        return self._without[key]
+
+    def _opened(self, session: Session) -> None:
+        if session.id is None:
+            return
+        key = session.served.name, session.id
+        known = self._sessions.setdefault(key, session)
+        if known is not session:
+            session.id = None
+            raise Bad(502, "the server gave two callers one session")
+        while len(self._sessions) > MAX_SESSIONS:
+            self._over(self._sessions.popitem(last=False)[1])
+
+    def _over(self, session: Session) -> None:
+        task = asyncio.create_task(session.end())
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
+
+    async def _listen(self, session: Session, headers: Headers) -> Response:
+        status, stream = await session.listen(checks.forwarded(headers))
+        if stream is None:
+            return Response(status_code=status)
+        return _Events(_drain(stream, session), {})
+
+    async def _leave(self, session: Session, headers: Headers) -> Response:
+        answered = await session.served.upstream.leave(checks.forwarded(headers))
+        await answered.close()
+        if session.id is not None:
+            self._sessions.pop((session.served.name, session.id), None)
+            self._over(session)
+        return Response(status_code=answered.status)
+
+    async def close(self) -> None:
+        """Ends all sessions, tasks and connections."""
+        for session in (*self._sessions.values(), *self._without.values()):
+            self._over(session)
+        self._sessions.clear()
+        self._without.clear()
+        await asyncio.gather(*self._ending, return_exceptions=True)
+        self._callers.end()
+        for served in {id(each): each for each in self._servers.values()}.values():
+            await served.upstream.close()
+
+
+class _Events(StreamingResponse):
+    def __init__(self, events: AsyncIterator[bytes], headers: dict[str, str]) -> None:
+        kept = {"cache-control": "no-cache, no-transform", **headers}
+        super().__init__(events, headers=kept, media_type=EVENTS)
+
+
+async def _drain(
+    stream: Stream, session: Session, exchange: Exchange | None = None
+) -> AsyncIterator[bytes]:
+    try:
+        async for part in stream:
+            yield part
+    finally:
+        stream.leave()
+        if exchange is not None:
+            _abandon(session, exchange)
+
+
+def _abandon(session: Session, exchange: Exchange) -> None:
+    """The client is gone. In a session its request goes on."""
+    exchange.out.leave()
+    if session.stateless and exchange.task is not None:
+        exchange.task.cancel()
+
+
+async def _left(receive: Receive) -> None:
+    """Comes back when the client is gone."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _body(receive: Receive) -> bytes:
+    found = bytearray()
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            while True:
+                part = await receive()
+                if part["type"] == "http.disconnect":
+                    raise Bad(400, "the body broke off")
+                found += part.get("body", b"")
+                if len(found) > MAX_BYTES:
+                    raise Bad(413, f"the body is larger than {MAX_BYTES} bytes")
+                if not part.get("more_body", False):
+                    return bytes(found)
+    except TimeoutError:
+        raise Bad(408, "the body did not come in time") from None
+
+
+def _refusal(
+    status: int, id: Id | None, code: int, text: str, headers: dict[str, str] | None = None
+) -> Response:
+    return Response(write(error(id, code, text)), status, headers, media_type=JSON)
+
+
+def loopback(port: int) -> tuple[frozenset[str], frozenset[str]]:
+    """Hosts and origins of a listener that only this machine reaches."""
+    hosts = frozenset(f"{host}:{port}" for host in checks.LOOPBACK)
+    return hosts, frozenset(f"http://{host}" for host in hosts)
+
+
+__all__ = ["HttpGateway", "Served", "loopback"]
