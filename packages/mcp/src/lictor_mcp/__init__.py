@@ -1,7 +1,7 @@
 """Lictor for MCP: every call between a client and a server, authorized.
 
-`GateMiddleware` guards a server that you write (`mcp` 2.x), `guard_transport` the calls that your
-agent makes, and `lictor gateway` a server that you cannot change.
+`GateMiddleware` and `GatedServer` guard a server that you write (`mcp` 2.x), `guard_transport` the
+calls that your agent makes, and `lictor gateway` a server that you cannot change.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ import importlib
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from lictor_mcp.server import GateMiddleware
+    from lictor_mcp.server import GatedServer, GateMiddleware
 
-_HOMES: Final = {"GateMiddleware": "server"}
+_HOMES: Final = {"GateMiddleware": "server", "GatedServer": "server"}
 """Loaded when asked for: the gateway needs no SDK, and each SDK has an adapter of its own."""
 
-__all__ = ["GateMiddleware"]
+__all__ = ["GateMiddleware", "GatedServer"]
 
 
 def __getattr__(name: str) -> object:

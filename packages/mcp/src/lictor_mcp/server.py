@@ -6,37 +6,44 @@ Rules enforced here:
 2. Over HTTP a call runs under the task of its authenticated caller. Where there is none it may
    read, under a part of the process's task, and nothing else.
 3. What the server asks of its client through the session of a request passes the guard as well.
+4. A `GatedServer` guards what its own process asks of it too, and what is called is what was
+   decided: middleware that rewrites a request after the decision gets a decision on that.
 
 The SDK calls its middleware provisional: everything that rests on it is in this file.
 """
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
-from collections.abc import Callable, Mapping
+import functools
+import json
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar
 from typing import Any, Final, TypeAlias
 
+from mcp.server import MCPServer
 from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from mcp.server.session import ServerSession
 from mcp.shared.exceptions import MCPError
-from mcp_types import ErrorData
+from mcp_types import CallToolResult, ErrorData, GetPromptResult
 from pydantic import BaseModel
 
 from lictor.errors import TaskError
 from lictor.gate import Gate
-from lictor.model import Pep, ToolCall
-from lictor_mcp import methods as m
+from lictor.model import Pep, Tool, ToolCall
 from lictor_mcp.callers import Caller, Callers
-from lictor_mcp.guard import Failed, Guard, Refused, Wire
+from lictor_mcp.guard import Failed, Forward, Guard, Lister, Refused, Wire
 from lictor_mcp.wire import DENIED
 
 Context: TypeAlias = ServerRequestContext[Any, Any]
 LOCAL: Final = "local"
 
-_here: ContextVar[tuple[Context, CallNext]] = ContextVar("lictor_mcp_request")
+_lister: ContextVar[Lister] = ContextVar("lictor_mcp_lister")
+_decided: ContextVar[list[str]] = ContextVar("lictor_mcp_decided")
+"""What the guard has let through and the server has not met yet: at most one, and met once."""
 
 
 def of_token(ctx: Context) -> Caller | None:
@@ -76,7 +83,12 @@ class GateMiddleware:
         self.gate = gate
         self._caller = caller
         self._callers = Callers(gate, agent, task) if agent else None
-        self.guard = Guard(gate, server, pep=Pep("mcp_server", "middleware"), lister=_list)
+        self.guard = Guard(
+            gate,
+            server,
+            pep=Pep("mcp_server", "middleware"),
+            lister=lambda method, params: _lister.get()(method, params),
+        )
 
     async def __call__(self, ctx: Context, call_next: CallNext) -> HandlerResult:
         """Answers or forwards one message of a client."""
@@ -89,19 +101,29 @@ class GateMiddleware:
     async def _answer(self, ctx: Context, call_next: CallNext) -> HandlerResult:
         inner = dataclasses.replace(ctx, session=_Session(ctx.session, self.guard))
         came: list[HandlerResult] = []
-        token = _here.set((inner, call_next))
+        params = ctx.params or {}
 
         async def forward() -> Wire:
-            came.append(await call_next(inner))
+            with _set(_decided, [_written(ctx.method, params)]):
+                came.append(await call_next(inner))
             return _wire(came[0])
 
+        with _set(_lister, _lister_of(inner, call_next)):
+            result = await self.ask(ctx.method, params, forward)
+        return came[0] if came and result is came[0] else dict(result)
+
+    async def ask(self, method: str, params: Wire, forward: Forward) -> Wire:
+        """Puts one request before the guard.
+
+        Raises:
+            MCPError: It is refused.
+        """
         try:
-            result = await self.guard.request(ctx.method, ctx.params or {}, forward)
+            return await self.guard.request(method, params, forward)
         except Refused as no:
             raise MCPError(code=no.code, message=no.text, data=no.data) from None
-        finally:
-            _here.reset(token)
-        return came[0] if came and result is came[0] else dict(result)
+        except Failed as failed:  # the server cannot say what it offers
+            raise MCPError.from_error_data(ErrorData.model_validate(failed.error)) from None
 
     async def _home(self, ctx: Context) -> AbstractContextManager[object]:
         """Whose authority the message is under."""
@@ -114,7 +136,7 @@ class GateMiddleware:
         try:
             return (await self._callers.task(caller)).here()
         except TaskError as error:
-            call = ToolCall(m.method_tool(self.guard.server, "caller"), {}, pep=self.guard.pep)
+            call = ToolCall(Tool.unknown(self.guard.server, ctx.method), {}, pep=self.guard.pep)
             decision = self.gate.refuse(call, "principal_unknown", str(error))
             raise MCPError(code=DENIED, message=decision.text) from None
 
@@ -151,15 +173,33 @@ class _Session(ServerSession):
             await super().send_notification(notification, *more, **named)
 
 
-async def _list(method: str, params: Mapping[str, Any]) -> Wire:
+def _lister_of(ctx: Context, call_next: CallNext) -> Lister:
     """Asks the server in our own name, on the way of the request that is being decided."""
-    ctx, call_next = _here.get()
     meta = (ctx.params or {}).get("_meta")
-    given = {**params, "_meta": meta} if meta is not None else dict(params)
+
+    async def ask(method: str, params: Wire) -> Wire:
+        given = {**params, "_meta": meta} if meta is not None else dict(params)
+        try:
+            return _wire(await call_next(dataclasses.replace(ctx, method=method, params=given)))
+        except MCPError as error:
+            raise Failed(error.error.model_dump(exclude_none=True)) from None
+
+    return ask
+
+
+@contextlib.contextmanager
+def _set(variable: ContextVar[Any], value: object) -> Iterator[None]:
+    token = variable.set(value)
     try:
-        return _wire(await call_next(dataclasses.replace(ctx, method=method, params=given)))
-    except MCPError as error:
-        raise Failed(error.error.model_dump(exclude_none=True)) from None
+        yield
+    finally:
+        variable.reset(token)
+
+
+def _written(method: str, params: Wire) -> str:
+    """What a request asks for, in one spelling."""
+    meant = [method, params.get("name"), params.get("uri"), params.get("arguments") or {}]
+    return json.dumps(meant, sort_keys=True, default=repr)
 
 
 def _wire(result: Any) -> Wire:
@@ -171,3 +211,76 @@ def _wire(result: Any) -> Wire:
         return dumped
     found: Wire = result if result is not None else {}
     return found
+
+
+class GatedServer(MCPServer[Any]):
+    """An `MCPServer` with a gate: the SDK's own signature plus what `GateMiddleware` takes.
+
+    It also guards what code in the same process asks of it: `call_tool`, `get_prompt` and
+    `read_resource`, also from the body of one of its tools. Plain Python calls of the functions
+    behind them it cannot see.
+    """
+
+    def __init__(
+        self,
+        name: str | None = None,
+        *args: Any,
+        gate: Gate,
+        server: str = LOCAL,
+        agent: str = "",
+        task: str | None = None,
+        caller: Callable[[Context], Caller | None] = of_token,
+        middleware: Sequence[Any] = (),
+        **options: Any,
+    ) -> None:
+        self.gated = GateMiddleware(gate, server=server, agent=agent, task=task, caller=caller)
+        super().__init__(name, *args, middleware=[self.gated, *middleware], **options)
+
+    async def call_tool(self, name: str, arguments: dict[str, Any], context: Any = None) -> Any:
+        """Calls a tool, if the gate allows it; a refusal is a result that says so."""
+        given = copy.deepcopy(arguments)
+        call = functools.partial(super().call_tool, name, given, context)
+        params = {"name": name, "arguments": given}
+        result, changed = await self._gated("tools/call", params, call)
+        return result if changed is None else CallToolResult.model_validate(changed)
+
+    async def get_prompt(
+        self, name: str, arguments: dict[str, Any] | None = None, context: Any = None
+    ) -> Any:
+        """Gets a prompt, if the gate allows it."""
+        given = copy.deepcopy(arguments or {})
+        get = functools.partial(super().get_prompt, name, given, context)
+        params = {"name": name, "arguments": given}
+        result, changed = await self._gated("prompts/get", params, get)
+        return result if changed is None else GetPromptResult.model_validate(changed)
+
+    async def read_resource(self, uri: Any, context: Any = None) -> Any:
+        """Reads a resource, if the gate allows it."""
+        read = functools.partial(super().read_resource, str(uri), context)
+        return (await self._gated("resources/read", {"uri": str(uri)}, read))[0]
+
+    async def _gated(
+        self, method: str, params: Wire, run: Callable[[], Awaitable[Any]]
+    ) -> tuple[Any, Wire | None]:
+        """What was run gave this; and its result for whoever asked, where that is another one."""
+        let_through = _decided.get([])
+        if let_through and let_through.pop() == _written(method, params):
+            return await run(), None
+        came: list[Any] = []
+        sent: list[Wire] = []
+
+        async def forward() -> Wire:
+            came.append(await run())
+            plain = isinstance(came[0], BaseModel)
+            sent.append(_wire(came[0]) if plain else {})  # contents of a resource are no message
+            return sent[0]
+
+        with _set(_lister, self._offered):
+            result = await self.gated.ask(method, params, forward)
+        return (came[0], None) if sent and result is sent[0] else (None, result)
+
+    async def _offered(self, method: str, params: Wire) -> Wire:
+        """What we offer, for our own guard."""
+        if method == "tools/list":
+            return {"tools": [_wire(each) for each in await self.list_tools()]}
+        return {"prompts": [_wire(each) for each in await self.list_prompts()]}
