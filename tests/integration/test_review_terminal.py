@@ -173,8 +173,12 @@ def test_a_catalog_that_turned_into_nonsense_meanwhile_is_left_alone(
     assert (tmp_path / "catalog.toml").read_text() == "[[tool]\n"
 
 
-@pytest.mark.parametrize("words", [["review"], ["review", "--confirm"], ["catalog", "lock"]])
-def test_a_program_under_a_gate_cannot_review_itself(tmp_path: Path, words: list[str]) -> None:
+@pytest.mark.parametrize(
+    "words", [["review"], ["review", "--confirm"], ["catalog", "lock"], ["init"]]
+)
+def test_a_program_under_a_gate_decides_nothing_about_itself(
+    tmp_path: Path, words: list[str]
+) -> None:
     note(tmp_path / ".lictor/seen.json", [LOOK])
     program = f"""
 import subprocess, sys
@@ -189,6 +193,7 @@ store.close()
 
     assert "is not for that program to run" in told
     assert not (tmp_path / "catalog.toml").exists()
+    assert not (tmp_path / "lictor.toml").exists()
 
 
 def test_without_a_terminal_nothing_is_decided(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from lictor import audit
 from lictor.assemble import Project, project_of
 from lictor.canonical import Json
 from lictor.catalog.locking import quoted
+from lictor.cli.hint import refuse_under_gate
 from lictor.cli.shared import DEFAULT, ProjectFile, absolute, console, plain, plain_lines
 from lictor.dev import account
 from lictor.errors import ConfigError
@@ -64,6 +65,7 @@ def init(project: ProjectFile = DEFAULT) -> None:
     path = path / NAME if path.is_dir() else path
     _refuse_taken(path)
     place = Place(path, Settings())
+    refuse_under_gate(place.store)
     seen, catalog = _seen(place), place.reviewed()
     reviews = {str(k.review.key): k.review for k in catalog.known_tools() if not k.review.blocked}
     text, made = _draft(path, seen, reviews)
