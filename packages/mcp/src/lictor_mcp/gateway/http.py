@@ -32,6 +32,7 @@ from lictor_mcp.wire import (
     INVALID_PARAMS,
     INVALID_REQUEST,
     MAX_BYTES,
+    METHOD_NOT_FOUND,
     Id,
     Malformed,
     Message,
@@ -46,6 +47,12 @@ Who: TypeAlias = Callable[[bytes | None], Caller | None]
 PATH: Final = "/mcp"
 BODY_SECONDS: Final = 30.0
 MAX_SESSIONS: Final = 4096
+_STATUS: Final = {
+    MISMATCH: 400,
+    INVALID_PARAMS: 400,
+    INVALID_REQUEST: 400,
+    METHOD_NOT_FOUND: 404,
+}
 _GONE: Final = Response(status_code=499)
 _log: Final = logging.getLogger("lictor.mcp")
 
@@ -144,14 +151,25 @@ class HttpGateway:
         except Malformed as bad:
             return _refusal(400, bad.id, bad.code, f"The message {bad.problem}.")
         try:
-            stateless = checks.stateless(message, headers)
+            stateless = await self._era(served, caller, headers, message)
             session = self._session(served, caller, headers, stateless, message)
             if message.kind == "request":
                 return await self._request(session, message, headers, receive)
             return await self._told(session, message, headers)
         except Refused as no:
-            bent = no.code in (MISMATCH, INVALID_PARAMS, INVALID_REQUEST)
-            return _refusal(400 if bent else 200, message.id, no.code, no.text)
+            return _refusal(_STATUS.get(no.code, 200), message.id, no.code, no.text)
+
+    async def _era(
+        self, served: Served, caller: Caller, headers: Headers, message: Message
+    ) -> bool:
+        try:
+            return checks.stateless(message, headers)
+        except Refused as no:
+            if no.code == MISMATCH:
+                session = self._session(served, caller, {}, stateless=True)
+                with await session.home():
+                    session.refused(message, no)
+            raise
 
     async def _request(
         self, session: Session, message: Message, headers: Headers, receive: Receive

@@ -17,11 +17,14 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from lictor_mcp import methods as m
-from lictor_mcp.gateway.http_session import STATELESS
 from lictor_mcp.gateway.http_upstream import LAST, METHOD, NAME, PARAM, SESSION, VERSION
 from lictor_mcp.guard import Refused, Wire
-from lictor_mcp.wire import INVALID_PARAMS, Message
+from lictor_mcp.wire import INVALID_PARAMS, METHOD_NOT_FOUND, Message
 
+STATELESS: Final = "2026-07-28"
+"""First version of the protocol without sessions."""
+REMOVED: Final = frozenset({"resources/subscribe", "resources/unsubscribe"})
+"""Methods that it no longer has, among those that the gate decides."""
 MISMATCH: Final = -32020
 CAPABILITIES: Final = "io.modelcontextprotocol/clientCapabilities"
 NAMES: Final = {
@@ -106,7 +109,8 @@ def stateless(message: Message, headers: Headers) -> bool:
     """Whether a message is of the protocol without sessions.
 
     Raises:
-        Refused: Its header and its body say different things about that, or about what it asks.
+        Refused: Its header and its body say different things about that, or about what it asks; or
+            that protocol has no such method.
     """
     said = headers.get(VERSION, "")
     meta = message.params.get("_meta")
@@ -119,6 +123,8 @@ def stateless(message: Message, headers: Headers) -> bool:
             raise _differs(VERSION)
     if message.kind == "request":
         _routed(message, headers, modern=modern)
+        if modern and message.method in REMOVED:
+            raise Refused(METHOD_NOT_FOUND, "Method not found")
     return modern
 
 
@@ -138,7 +144,7 @@ def _routed(message: Message, headers: Headers, *, modern: bool) -> None:
         raise _differs(NAME)
 
 
-def repeated(arguments: Wire, schema: Mapping[str, Any], headers: Headers) -> None:
+def repeated(arguments: Wire, schema: Mapping[str, Any], headers: Mapping[str, str]) -> None:
     """Holds the headers that repeat arguments against the arguments.
 
     Raises:
@@ -155,9 +161,9 @@ def repeated(arguments: Wire, schema: Mapping[str, Any], headers: Headers) -> No
 
 
 def _annotated(schema: Any, path: tuple[str, ...]) -> Iterable[tuple[str, tuple[str, ...]]]:
-    properties = schema.get("properties") if isinstance(schema, dict) else None
-    for name, part in properties.items() if isinstance(properties, dict) else ():
-        token = part.get("x-mcp-header") if isinstance(part, dict) else None
+    properties = schema.get("properties") if isinstance(schema, Mapping) else None
+    for name, part in properties.items() if isinstance(properties, Mapping) else ():
+        token = part.get("x-mcp-header") if isinstance(part, Mapping) else None
         if isinstance(token, str):
             yield token.lower(), (*path, name)
         yield from _annotated(part, (*path, name))
@@ -165,7 +171,7 @@ def _annotated(schema: Any, path: tuple[str, ...]) -> Iterable[tuple[str, tuple[
 
 def _at(arguments: Any, path: tuple[str, ...]) -> Any:
     for name in path:
-        arguments = arguments.get(name) if isinstance(arguments, dict) else None
+        arguments = arguments.get(name) if isinstance(arguments, Mapping) else None
     return arguments
 
 

@@ -28,8 +28,18 @@ from lictor.gate import Gate
 from lictor.model import Pep, ToolCall
 from lictor_mcp import methods as m
 from lictor_mcp.callers import Caller, Callers
-from lictor_mcp.gateway.http_upstream import METHOD, SESSION, VERSION, Answered, Event, Upstream
-from lictor_mcp.guard import Failed, Guard, Refused, Wire
+from lictor_mcp.gateway.http_checks import MISMATCH, STATELESS, repeated
+from lictor_mcp.gateway.http_upstream import (
+    METHOD,
+    PARAM,
+    SESSION,
+    VERSION,
+    Answered,
+    Event,
+    Upstream,
+)
+from lictor_mcp.gateway.pending import GatewayGuard
+from lictor_mcp.guard import Failed, Refused, Wire
 from lictor_mcp.relay import GONE, SECONDS, SLOW, UNREADABLE, Unanswered, Waiting
 from lictor_mcp.wire import (
     DENIED,
@@ -47,8 +57,6 @@ from lictor_mcp.wire import (
 
 Key: TypeAlias = tuple[str, Id | None]
 
-STATELESS: Final = "2026-07-28"
-"""First version of the protocol without sessions."""
 ENDLESS: Final = "subscriptions/listen"
 STALL_SECONDS: Final = 30.0
 WAITING_EVENTS: Final = 64
@@ -159,7 +167,7 @@ class Session:
         self.stateless = stateless
         self.id: str | None = None
         self.version = STATELESS if stateless else ""
-        self.guard = Guard(
+        self.guard = GatewayGuard(
             gate,
             served.name,
             identity=served.identity or served.upstream.url,
@@ -251,6 +259,7 @@ class Session:
             return _result(came[0])
 
         try:
+            await self._repeated(message, exchange.headers)
             result = await self.guard.request(
                 message.method,
                 message.params,
@@ -259,8 +268,7 @@ class Session:
                 loose=message.loose,
             )
         except Refused as no:
-            if self.stateless:
-                exchange.status = 404 if no.code == METHOD_NOT_FOUND else 200
+            exchange.status = _STATUS.get(no.code, 200) if self.stateless else 200
             return write(error(message.id, no.code, no.text, no.data))
         except Failed as failed:
             return came[0].raw if came else write(_failure(message.id, failed))
@@ -272,6 +280,31 @@ class Session:
             return write(error(message.id, INTERNAL_ERROR, "Internal error"))
         same = came and result is came[0].result
         return came[0].raw if same else write(answer(message.id, result))
+
+    async def _repeated(self, message: Message, headers: Mapping[str, str]) -> None:
+        """Headers that repeat arguments repeat them as the tool's schema says.
+
+        Raises:
+            Refused: They do not.
+        """
+        if not any(name.startswith(PARAM) for name in headers):
+            return
+        try:
+            offered = await self.guard.offered()
+        except (Failed, TimeoutError, ValueError):
+            return  # the guard refuses what it cannot verify
+        wanted = message.params.get("name") if message.method == "tools/call" else None
+        schemas = [tool.input_schema for tool in offered if tool.key.name == wanted]
+        try:
+            repeated(message.params.get("arguments", {}), [*schemas, {}][0], headers)
+        except Refused as no:
+            self.refused(message, no)
+            raise
+
+    def refused(self, message: Message, no: Refused) -> None:
+        """Records a request that says one thing in its header and another in its body."""
+        call = ToolCall(m.method_tool(self.served.name, "header"), {}, pep=self.guard.pep)
+        self._gate.refuse(call, "not_canonical", f"{message.method}: {no.text}")
 
     def _host_id(self, message: Message) -> str:
         """Without a session nothing says that two requests with one id are one call."""
@@ -501,6 +534,7 @@ class Session:
         await asyncio.gather(*running, return_exceptions=True)
 
 
+_STATUS: Final = {METHOD_NOT_FOUND: 404, MISMATCH: 400}
 _OURS: Final = version("lictor-mcp")
 _META: Final[Wire] = {
     m.VERSION: STATELESS,
