@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from lictor.cli.lookout import end_task
 from lictor.errors import PERMIT
 from lictor.ports import Answer, Ask, Query, Reply
+from lictor.store import database
 from lictor.testing import UnsafeApprovals, UnsafeScripted
 
 CONFIRM = "confirm:user"
@@ -89,3 +91,22 @@ def test_what_was_delegated_ends_with_the_task_that_somebody_else_ended(
         assert one.try_(one.call(one.pay, to="bob", amount=2)) == "task_ended"
 
     assert len(one.runs) == 1
+
+
+@pytest.mark.attack("X93")
+def test_what_a_question_showed_is_not_left_in_the_file_of_the_store(
+    world: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many builds of SQLite leave what was deleted where it was."""
+    monkeypatch.setattr(database, "PRAGMAS", ("PRAGMA secure_delete=0", *database.PRAGMAS))
+    one = world(policy=UnsafeScripted(confirmed), approvals=UnsafeApprovals("pending"))
+
+    with one.task() as task:
+        for n in range(30):
+            assert one.try_(one.call(one.mail, to=f"bob{n:03}@acme.example")) == "ask_required"
+    assert b"bob007@acme" in (tmp_path / "lictor.db-wal").read_bytes()
+    with one.gate.resume(task.id):
+        pass  # it ends, and its questions with it
+    one.gate.close()
+
+    assert [f.name for f in tmp_path.glob("lictor.db*") if b"@acme" in f.read_bytes()] == []

@@ -41,6 +41,7 @@ PRAGMAS: tuple[str, ...] = (
     "PRAGMA trusted_schema=0",
     "PRAGMA cell_size_check=1",
     "PRAGMA journal_size_limit=67108864",
+    "PRAGMA secure_delete=1",  # what a question showed goes when it is answered
 )
 
 
