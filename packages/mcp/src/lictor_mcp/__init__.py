@@ -10,12 +10,13 @@ import importlib
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from lictor_mcp.client import guard_transport
     from lictor_mcp.server import GatedServer, GateMiddleware
 
-_HOMES: Final = {"GateMiddleware": "server", "GatedServer": "server"}
+_HOMES: Final = {"GateMiddleware": "server", "GatedServer": "server", "guard_transport": "client"}
 """Loaded when asked for: the gateway needs no SDK, and each SDK has an adapter of its own."""
 
-__all__ = ["GateMiddleware", "GatedServer"]
+__all__ = ["GateMiddleware", "GatedServer", "guard_transport"]
 
 
 def __getattr__(name: str) -> object:

@@ -23,7 +23,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, NoReturn, TypeAlias
 
 from lictor.canonical import Json
 from lictor.errors import REFUSALS, Denied, Withheld
@@ -384,6 +384,15 @@ class Guard:
                 return await self.gate.arun(self._call(tool, given), body)
             except Denied as denied:
                 raise _refused(denied.decision) from None
+
+    def refuse_back(self, method: str, params: Wire, why: str) -> NoReturn:
+        """Refuses what the server asks of its client.
+
+        Raises:
+            Refused: Always.
+        """
+        tool = self._fixed.get(method) or self._unknown(method)
+        raise _refused(self.gate.refuse(self._call(tool, params), "task_missing", why))
 
     def told(self, method: str) -> bool:
         """Whether a notification of the server goes on."""
