@@ -1,0 +1,82 @@
+"""What an operator writes for a server: met first, then reviewed, then granted."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from lictor.catalog import Decided, classify, propose, read_seen
+from lictor.model import Impact, Tool
+from lictor_mcp import methods as m
+
+USER, AGENT, TASK = "alice", "tester", "interop"
+ALL = "permit (principal, action, resource);\n"
+READ = frozenset({Impact.READ})
+Limits = Mapping[str, Mapping[str, object]]
+
+
+def home(
+    folder: Path,
+    tools: Iterable[str] = (),
+    *,
+    limits: Limits | None = None,
+    allow_all: bool = False,
+    guardrails: str = "starter@1",
+) -> Path:
+    """Writes `lictor.toml` with one task, which every call runs under; returns its path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = [
+        f'guardrails = "{"" if allow_all else guardrails}"',
+        f'process = {{ task = "{TASK}", agent = "{AGENT}", user = "{USER}" }}',
+        f'[agents.{AGENT}]\nowner = "{USER}"',
+        f"[users.{USER}]",
+        f"[tasks.{TASK}]\nexpires_in = 86400\ntools = {json.dumps(sorted(tools))}",
+    ]
+    for tool, named in (limits or {}).items():
+        lines.append(f"[tasks.{TASK}.limits.{json.dumps(tool)}]")
+        lines += [f"{json.dumps(name)} = {_toml(limit)}" for name, limit in named.items()]
+    path = folder / "lictor.toml"
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    catalog = folder / "catalog.toml"
+    if not catalog.exists():
+        catalog.write_text("", encoding="utf-8")
+    if allow_all:
+        (folder / "policies").mkdir(exist_ok=True)
+        (folder / "policies/all.cedar").write_text(ALL, encoding="utf-8")
+    return path
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, Mapping):
+        return "{ " + ", ".join(f"{k} = {_toml(each)}" for k, each in value.items()) + " }"
+    return json.dumps(value)
+
+
+def met(folder: Path) -> dict[str, Tool]:
+    """What the gate has seen there so far."""
+    return {str(key): tool for key, tool in read_seen(folder / ".lictor/seen.json").items()}
+
+
+def methods(server: str) -> dict[str, Tool]:
+    """Everything that is decided by its method and not by a name."""
+    named = [each for each in (*m.PARAMS, *m.BACK) if each not in ("tools/call", "prompts/get")]
+    return {f"{server}/mcp:{each}": m.method_tool(server, each) for each in named}
+
+
+def review(
+    folder: Path,
+    tools: Iterable[Tool],
+    impact: Callable[[Tool], frozenset[Impact]] | None = None,
+    **more: Any,
+) -> None:
+    """Enters tools in the catalog, each as what `lictor review` would propose, or as told."""
+    for tool in tools:
+        decided = Decided(
+            impact=impact(tool) if impact is not None else propose(tool).impact,
+            reviewer=USER,
+            reviewed_at="2026-11-24T00:00:00Z",
+            **more,
+        )
+        classify(folder / "catalog.toml", folder / "catalog.lock", tool, decided)
