@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sqlite3
 import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from subprocess import PIPE, run
 from typing import Any
@@ -16,11 +18,13 @@ import pytest
 
 from lictor.approval.render import confirm_lines
 from lictor.approval.terminal import _turn_file
+from lictor.catalog import entries
 from lictor.cli.hint import refuse_under_gate
+from lictor.errors import ConfigError
 from lictor.model import ToolKey
 from lictor.ports import Answer, Ask, Reply
 from lictor.store import open_store
-from lictor.testing import UnsafeScripted
+from lictor.testing import UnsafeScripted, reviewed, tool_of
 from lictor.testing.seat import Seat
 
 
@@ -177,3 +181,20 @@ def test_on_a_narrow_terminal_no_text_stands_where_a_line_of_ours_would(columns:
 @pytest.mark.parametrize("text", ["аррӏе.com", "bob@раураӏ.example", "https://ехе.example/x"])
 def test_a_name_all_in_other_letters_beside_plain_ones_is_spelled_out(text: str) -> None:
     assert "\\\\u04" in lines(to=text)
+
+
+@pytest.mark.attack("X94")
+def test_a_name_in_a_command_to_be_run_is_one_word(tmp_path: Path) -> None:
+    """A server chooses its tools' names, and a developer copies what mends a refusal."""
+    tool = tool_of("look $(touch pwned); touch pwned", {})
+    review = replace(reviewed(tool).review, pin="")
+    with pytest.raises(ConfigError) as caught:
+        entries.matched("catalog.toml", review, tool)
+
+    command = caught.value.mend.partition(", or")[0]
+    assert shlex.split(command) == ["lictor", "catalog", "lock", str(tool.key)]
+    done = run(
+        ["/bin/sh", "-c", f"set -- {command}; echo $#"], cwd=tmp_path, stdout=PIPE, check=True
+    )
+    assert done.stdout == b"4\n"
+    assert list(tmp_path.iterdir()) == []

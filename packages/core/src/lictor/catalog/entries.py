@@ -17,6 +17,7 @@ import tomllib
 from collections.abc import Iterable
 from datetime import date, datetime
 from pathlib import Path
+from shlex import quote
 from types import MappingProxyType
 from typing import Annotated, Any, Final, Literal
 
@@ -264,7 +265,9 @@ def matched(at: str, review: Review, tool: Tool | None) -> Known:
     Raises:
         ConfigError: They do not belong together.
     """
-    mend = f"lictor catalog lock {review.key}, or impact = [] until it is reviewed again"
+    mend = (
+        f"lictor catalog lock {quote(str(review.key))}, or impact = [] until it is reviewed again"
+    )
     if not review.pin:
         raise ConfigError(at, "is classified but not pinned", mend)
     if tool is None:

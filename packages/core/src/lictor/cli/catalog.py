@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable
 from typing import Annotated
 
@@ -56,7 +57,8 @@ def lock(
             f"next: lictor review, or write each tool's impact into {plain(found.catalog)}"
         )
     if done.waiting:
-        console.print(f"next: lictor catalog diff, then lictor catalog lock {_names(done.waiting)}")
+        words = " ".join(shlex.quote(str(key)) for key in sorted(done.waiting))
+        console.print(f"next: lictor catalog diff, then lictor catalog lock {plain(words)}")
     if not (done.added or done.moved or done.waiting):
         console.print("nothing to do")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterable, Mapping
 from typing import Annotated
 
@@ -118,7 +119,7 @@ def _again(project: Project, body: Mapping[str, Json]) -> None:
         console.print(
             f"  not recorded in clear: {plain(', '.join(digests))}; conditions on them cannot be "
             "shown\n  mend: recordable = [...] in catalog.toml, or lictor explain "
-            f"{plain(body['tool'])} name=value --as ..."
+            f"{plain(shlex.quote(str(body['tool'])))} name=value --as ..."
         )
         return
     case = recorded_case(project, body)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -95,7 +96,7 @@ def _case(project: Project, body: Mapping[str, Json], given: Sequence[str]) -> C
         missing += sorted(known.tool.input_schema.get("required", ()))  # type: ignore[call-overload]
     missing = [name for name in missing if name not in {**case.arguments, **more}]
     if missing:
-        options = " ".join(f"--arg {each}=…" for each in missing)
+        options = " ".join(f"--arg {shlex.quote(each)}=…" for each in missing)
         raise ConfigError(
             where,
             f"not recorded in clear: {', '.join(missing)}",
