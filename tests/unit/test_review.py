@@ -90,6 +90,17 @@ def test_the_question_shows_tool_call_and_proposal() -> None:
     assert "[Enter] deny once" in text
 
 
+def test_a_proposal_of_several_rows_is_broken_between_words() -> None:
+    script = Script("")
+    tool = tool_of("write_file", {"path": {"type": "string"}, "text": {"type": "string"}})
+
+    ask(script, tool)
+
+    assert "\n      | " in script.text.partition("looks like: ")[2]
+    rejoined = script.text.replace("\n      | ", " ")
+    assert f"({propose(tool).reason}); you decide:" in rejoined
+
+
 def test_an_effect_names_where_it_goes_and_how_much_and_what_is_recorded() -> None:
     decided = ask(Script("t", "", "", ""), call=CALL)
 

@@ -49,10 +49,10 @@ def confirm_lines(ask: Ask) -> list[str]:
     for name, value in ask.arguments.items():
         found += argument_lines(name, value)
     for why in ask.why:
-        found += _prose(f"  because: {calm(visible(why))}")
+        found += prose(f"  because: {calm(visible(why))}")
     found += _session(ask)
     if ask.repeat:
-        found += _prose(
+        found += prose(
             "  CAUTION: the same call was started before and nobody knows how it ended; it may "
             "happen twice"
         )
@@ -214,7 +214,7 @@ def wrapped(text: str, width: int = WIDTH) -> list[str]:
     return [*rows, row]
 
 
-def _prose(text: str) -> list[str]:
+def prose(text: str) -> list[str]:
     """The same for sentences, which are broken between words."""
     if not text.isascii():
         return wrapped(text)

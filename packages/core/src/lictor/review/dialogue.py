@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final, Protocol
 
-from lictor.approval.render import wrapped
+from lictor.approval.render import prose
 from lictor.canonical import Json
 from lictor.catalog import Change, Decided, Proposal
 from lictor.catalog.propose import below_hint
@@ -161,15 +161,15 @@ class _Dialogue:
 
     def _say_proposal(self, allowed: str) -> None:
         if "r" not in allowed:
-            for line in wrapped(f"  {self.proposal.reason}; so it can only be blocked"):
+            for line in prose(f"  {self.proposal.reason}; so it can only be blocked"):
                 self.screen.say(line)
             return
         looks = named(self.proposal.impact)
-        for line in wrapped(f"  looks like: {looks} ({self.proposal.reason}); you decide:"):
+        for line in prose(f"  looks like: {looks} ({self.proposal.reason}); you decide:"):
             self.screen.say(line)
         self.screen.say(f"  {_IMPACTS}")
         if self.before is not None:
-            for line in wrapped(f"  [k]eep: {summary(self.before)}"):
+            for line in prose(f"  [k]eep: {summary(self.before)}"):
                 self.screen.say(line)
 
     def _prompt(self, allowed: str) -> str:
@@ -199,7 +199,7 @@ class _Dialogue:
             )
         if self.tool.injected:
             names = visible(", ".join(self.tool.injected))
-            for line in wrapped(
+            for line in prose(
                 f"  note: it is given {names}, and stays denied until catalog.toml names the"
                 " paths that it uses: inputs = [...]"
             ):
@@ -264,7 +264,7 @@ class _Dialogue:
                 return names
             else:
                 told = visible(", ".join(sorted(known)))
-                for line in wrapped(f"  it has no such argument; it has {told}"):
+                for line in prose(f"  it has no such argument; it has {told}"):
                     self.screen.say(line)
 
     def _recordable(self, target: tuple[str, ...], amount: str) -> tuple[str, ...]:
