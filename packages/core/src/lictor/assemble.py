@@ -306,6 +306,7 @@ def gate_of(
     clock: Clock,
     reviewer: Reviewer | None = None,
     profile: str = "",
+    placement: str = "p0",
     warned: bool = False,
 ) -> Gate:
     """Opens what a project needs and puts its gate together.
@@ -317,6 +318,7 @@ def gate_of(
         clock: Wall clock.
         reviewer: Looks at tools that nobody has reviewed.
         profile: What the gate calls itself, if not what the settings say.
+        placement: Where the gate runs, as every record says.
         warned: Of files that change on disk the developer is only warned; effects go on, under
             what was loaded.
 
@@ -327,7 +329,7 @@ def gate_of(
     settings, made = project.settings, list[Gate]()
     mode = Mode(settings.mode)
     key = record_key(project.state / "record.key")
-    store = open_store(project.store, clock=clock)
+    store = open_store(project.store, clock=clock, placement=placement)
 
     def known() -> frozenset[str]:
         return made[0].catalog.names if made else project.catalog.names
@@ -342,7 +344,7 @@ def gate_of(
             store=store,
             directory=LocalDirectory(settings),
             key=key,
-            telemetry=telemetry(mode=mode, known_tools=known),
+            telemetry=telemetry(mode=mode, placement=placement, known_tools=known),
             approvals=channel(store),
             reviewer=reviewer,
             templates=project.templates,
@@ -350,6 +352,7 @@ def gate_of(
             clock=clock,
             tenant=settings.tenant,
             mode=mode,
+            placement=placement,
             require_verified=settings.verified_only,
             policy_seconds=settings.policy_timeout,
             seen=project.seen,

@@ -413,6 +413,11 @@ class Relay:
         if self.guard is not None:
             self.guard.changed()
 
+    async def drain(self, seconds: float) -> None:
+        """Gives what is under way so long to be answered."""
+        if self._tasks:
+            await asyncio.wait([*self._tasks.values()], timeout=seconds)
+
     async def end(self) -> None:
         """Ends everything under way."""
         self._by_server.end(GONE)

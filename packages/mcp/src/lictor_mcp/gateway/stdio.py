@@ -14,14 +14,16 @@ import contextlib
 import logging
 import os
 import signal
+import stat
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, BinaryIO, Final
+from typing import Any, BinaryIO, Final, Self
 
 from lictor.errors import ConfigError
 from lictor.gate import Gate
-from lictor_mcp.gateway.child import Keeper, TooLong, environment, line_of
+from lictor_mcp.gateway.child import GRACE, Keeper, TooLong, environment, line_of
 from lictor_mcp.gateway.identity import identity as identity_of
+from lictor_mcp.gateway.opening import Opened
 from lictor_mcp.gateway.upstream import Server, Upstream
 from lictor_mcp.wire import INVALID_REQUEST, MAX_BYTES, error, write
 
@@ -38,8 +40,6 @@ class StdioGateway:
         command: The server's command.
         env: Its environment (`environment`).
         identity: What is pinned of it besides its definitions; looked at if left out.
-        more: Further servers; then tools are called `server__tool`.
-        review: The command that reviews what waits.
     """
 
     def __init__(
@@ -50,26 +50,34 @@ class StdioGateway:
         *,
         env: Mapping[str, str],
         identity: str = "",
-        more: Sequence[Server] = (),
-        review: str = "lictor review",
     ) -> None:
-        self._keeper = Keeper()
+        self._begin(gate, [Server(server, command, env, identity=identity)], None)
+
+    @classmethod
+    def of(cls, gate: Gate, servers: Sequence[Server], *, opened: Opened | None = None) -> Self:
+        """A gateway for several servers: then tools are called `server__tool`.
+
+        Args:
+            gate: Who decides.
+            servers: What is started.
+            opened: What the gate was opened with: its task is kept, the client's name recorded.
+        """
+        made = cls.__new__(cls)
+        made._begin(gate, servers, opened)
+        return made
+
+    def _begin(self, gate: Gate, servers: Sequence[Server], opened: Opened | None) -> None:
+        self._keeper, self._opened = Keeper(), opened
         self._out = asyncio.Lock()
         self._writer: asyncio.StreamWriter | None = None
-        servers = (Server(server, command, env, identity=identity), *more)
-        self._upstreams = [self._upstream(gate, each, review) for each in servers]
+        self._upstreams = [
+            Upstream(gate, each, self._to_client, keeper=self._keeper, identify=_identified)
+            for each in servers
+        ]
+        if opened is not None:
+            for each in self._upstreams:
+                each.guard.review = opened.review
         self._front = self._upstreams[0].relay
-
-    def _upstream(self, gate: Gate, server: Server, review: str) -> Upstream:
-        made = Upstream(
-            gate,
-            server,
-            self._to_client,
-            keeper=self._keeper,
-            identify=lambda it: identity_of(it.command, env=it.env, cwd=it.cwd),
-        )
-        made.guard.review = review
-        return made
 
     async def run(self, stdin: BinaryIO | None = None, stdout: BinaryIO | None = None) -> int:
         """Serves until the client ends, or we are told to end.
@@ -107,6 +115,8 @@ class StdioGateway:
         loop = asyncio.get_running_loop()
         reader = asyncio.StreamReader(limit=MAX_BYTES)
         try:
+            if not _can_wait(stdin):
+                raise ValueError("stdin is no pipe")
             await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), stdin)
             transport, protocol = await loop.connect_write_pipe(
                 asyncio.streams.FlowControlMixin, stdout
@@ -129,6 +139,7 @@ class StdioGateway:
                 await self._to_client(write(error(None, INVALID_REQUEST, text)))
                 continue
             if line is None:
+                await self._front.drain(GRACE)
                 return
             if line.strip():
                 await self._front.from_client(line)
@@ -139,6 +150,15 @@ class StdioGateway:
         async with self._out:
             self._writer.write(raw + b"\n")
             await self._writer.drain()
+
+
+def _can_wait(stdin: BinaryIO) -> bool:
+    mode = os.fstat(stdin.fileno()).st_mode
+    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or stdin.isatty()
+
+
+def _identified(server: Server) -> str:
+    return identity_of(server.command, env=server.env, cwd=server.cwd)
 
 
 async def _all(running: Sequence[asyncio.Task[None]]) -> None:

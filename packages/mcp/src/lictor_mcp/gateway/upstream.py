@@ -77,7 +77,6 @@ class Upstream:
         alias: str = "",
     ) -> None:
         self.server, self._identify = server, identify
-        self._lines = asyncio.StreamReader()
         self._child = Child(server.command, server.env, cwd=server.cwd, keeper=keeper)
         self.relay = Relay(to_client, self._child.send, seconds=server.seconds, alias=alias)
         self.relay.up.clear()
@@ -95,8 +94,8 @@ class Upstream:
         ends: deque[float] = deque(maxlen=RESTARTS + 1)
         loop = asyncio.get_running_loop()
         try:
-            while await self._start():
-                await self._once(greet=bool(ends))
+            while (lines := await self._start()) is not None:
+                await self._once(lines, greet=bool(ends))
                 ends.append(loop.time())
                 if len(ends) > RESTARTS and ends[-1] - ends[0] < WINDOW:
                     _log.error("the server %s ends again and again", self.server.name)
@@ -105,18 +104,17 @@ class Upstream:
         finally:
             self.relay.up.set()  # who waits for it is told that it is not there
 
-    async def _start(self) -> bool:
+    async def _start(self) -> asyncio.StreamReader | None:
         try:
-            self._lines = await self._child.start()
+            return await self._child.start()
         except OSError as error:
             program = self.server.command[0]
             _log.error("the server %s cannot be started: %s: %s", self.server.name, program, error)
-            return False
-        return True
+            return None
 
-    async def _once(self, *, greet: bool) -> None:
+    async def _once(self, lines: asyncio.StreamReader, *, greet: bool) -> None:
         try:
-            pump = asyncio.create_task(self._pump(self._lines))
+            pump = asyncio.create_task(self._pump(lines))
             pump.add_done_callback(lambda _: self.relay.server_gone())
             try:
                 if greet:

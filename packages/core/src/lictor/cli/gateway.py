@@ -1,0 +1,82 @@
+"""`lictor gateway`: what it takes from the command line; the gateway itself is `lictor-mcp`."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from lictor.cli.shared import absolute
+from lictor.errors import ConfigError
+
+
+class _AfterDashes(TyperGroup):
+    """What stands behind `--` is the command of a server, whatever it looks like."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        ctx.obj = []
+        if "--" in args:
+            cut = args.index("--")
+            args, ctx.obj = args[:cut], args[cut + 1 :]
+        return super().parse_args(ctx, args)
+
+
+app = typer.Typer(
+    cls=_AfterDashes, invoke_without_command=True, help="Stands before an MCP server."
+)
+
+
+@app.callback()
+def gateway(
+    ctx: typer.Context,
+    project: Annotated[
+        Path | None,
+        typer.Option("--project", "-p", help="lictor.toml; a folder of its own if left out."),
+    ] = None,
+    server: Annotated[
+        list[str] | None, typer.Option(help="Only this server of the project; may be repeated.")
+    ] = None,
+    name: Annotated[str, typer.Option(help="What the catalog calls the server behind --.")] = "",
+    agent: Annotated[str, typer.Option(help="The agent that acts through this client.")] = "",
+    task: Annotated[str, typer.Option(help="The task template that a connection gets.")] = "",
+    env: Annotated[
+        list[str] | None,
+        typer.Option(help="A variable of the environment that the server gets; may be repeated."),
+    ] = None,
+) -> None:
+    """Relays between an MCP client and a server: lictor gateway [options] -- COMMAND.
+
+    Every call is decided, recorded, and forwarded as it came, or not at all.
+    """
+    if ctx.invoked_subcommand is not None:
+        return
+    code = loaded("lictor_mcp.gateway").run_stdio(
+        ctx.obj,
+        project=None if project is None else absolute(project),
+        servers=server or (),
+        name=name,
+        agent=agent,
+        task=task,
+        env=env or (),
+    )
+    raise typer.Exit(code)
+
+
+def loaded(name: str) -> Any:
+    """A module of the gateway.
+
+    Raises:
+        ConfigError: It is not installed; says what is to be installed.
+    """
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if missing not in ("lictor_mcp", "starlette", "uvicorn", "httpx"):
+            raise
+        raise ConfigError(
+            "lictor gateway", f"{missing} is not installed", 'pip install "lictor[mcp]"'
+        ) from None
