@@ -62,7 +62,7 @@ $(VENV)/.dev: $(VENV)/.runtime requirements-dev.txt
 $(BRIDGE)/.ready: $(MANIFESTS) constraints/mcp1.txt requirements-mcp1.txt
 	$(call create,$(BRIDGE))
 	$(call install,$(BRIDGE)) -c constraints/mcp1.txt -e packages/core -e packages/langchain \
-		-r requirements-mcp1.txt
+		-e packages/mcp -r requirements-mcp1.txt
 	@touch $@
 
 clean:

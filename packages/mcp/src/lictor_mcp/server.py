@@ -19,8 +19,7 @@ import copy
 import dataclasses
 import functools
 import json
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextvars import ContextVar
 from typing import Any, Final, TypeAlias
 
@@ -31,12 +30,10 @@ from mcp.shared.exceptions import MCPError
 from mcp_types import CallToolResult, ErrorData, GetPromptResult
 from pydantic import BaseModel
 
-from lictor.errors import TaskError
 from lictor.gate import Gate
-from lictor.model import Pep, Tool, ToolCall
-from lictor_mcp.callers import Caller, Callers
+from lictor.model import Pep
+from lictor_mcp.callers import Caller, Callers, of_token
 from lictor_mcp.guard import Failed, Forward, Guard, Lister, Refused, Wire
-from lictor_mcp.wire import DENIED
 
 Context: TypeAlias = ServerRequestContext[Any, Any]
 LOCAL: Final = "local"
@@ -44,16 +41,6 @@ LOCAL: Final = "local"
 _lister: ContextVar[Lister] = ContextVar("lictor_mcp_lister")
 _decided: ContextVar[list[str]] = ContextVar("lictor_mcp_decided")
 """What the guard has let through and the server has not met yet: at most one, and met once."""
-
-
-def of_token(ctx: Context) -> Caller | None:
-    """The caller that the SDK's own token verifier has verified, if there is one."""
-    scope = getattr(ctx.request, "scope", None)
-    user = scope.get("user") if isinstance(scope, Mapping) else None
-    token: Any = getattr(user, "access_token", None)
-    if token is None or not isinstance(token.subject, str) or not token.subject:
-        return None
-    return Caller(token.subject, str((token.claims or {}).get("iss", "")))
 
 
 class GateMiddleware:
@@ -68,7 +55,8 @@ class GateMiddleware:
         server: The server's id in the catalog.
         agent: Over HTTP: the agent that callers act through. Without one they may only read.
         task: Over HTTP: the `[tasks.x]` that each caller's task is opened under.
-        caller: Over HTTP: who is calling; by default the subject of the verified token.
+        caller: Over HTTP: who is calling, from the Starlette request; by default the subject of
+            the token that the SDK has verified.
     """
 
     def __init__(
@@ -78,11 +66,9 @@ class GateMiddleware:
         server: str = LOCAL,
         agent: str = "",
         task: str | None = None,
-        caller: Callable[[Context], Caller | None] = of_token,
+        caller: Callable[[Any], Caller | None] = of_token,
     ) -> None:
-        self.gate = gate
-        self._caller = caller
-        self._callers = Callers(gate, agent, task) if agent else None
+        self._callers = Callers(gate, agent, task, caller)
         self.guard = Guard(
             gate,
             server,
@@ -93,7 +79,11 @@ class GateMiddleware:
     async def __call__(self, ctx: Context, call_next: CallNext) -> HandlerResult:
         """Answers or forwards one message of a client."""
         ctx = dataclasses.replace(ctx, params=copy.deepcopy(ctx.params))
-        with await self._home(ctx):
+        try:
+            home = await self._callers.home(ctx.request, self.guard)
+        except Refused as no:
+            raise _error(no) from None
+        with home:
             if ctx.request_id is None:
                 return await call_next(ctx) if self.guard.passes(ctx.method) else None
             return await self._answer(ctx, call_next)
@@ -121,29 +111,13 @@ class GateMiddleware:
         try:
             return await self.guard.request(method, params, forward)
         except Refused as no:
-            raise MCPError(code=no.code, message=no.text, data=no.data) from None
+            raise _error(no) from None
         except Failed as failed:  # the server cannot say what it offers
             raise MCPError.from_error_data(ErrorData.model_validate(failed.error)) from None
 
-    async def _home(self, ctx: Context) -> AbstractContextManager[object]:
-        """Whose authority the message is under."""
-        if ctx.request is None:  # stdio, in memory: the process is the caller
-            return nullcontext()
-        caller = self._caller(ctx)
-        if caller is None or self._callers is None:
-            task = self.gate.current()
-            return task.reading().here() if task is not None and task.live else nullcontext()
-        try:
-            return (await self._callers.task(caller)).here()
-        except TaskError as error:
-            call = ToolCall(Tool.unknown(self.guard.server, ctx.method), {}, pep=self.guard.pep)
-            decision = self.gate.refuse(call, "principal_unknown", str(error))
-            raise MCPError(code=DENIED, message=decision.text) from None
-
     def close(self) -> None:
         """Ends the tasks of all callers."""
-        if self._callers is not None:
-            self._callers.end()
+        self._callers.end()
 
 
 class _Session(ServerSession):
@@ -165,7 +139,7 @@ class _Session(ServerSession):
         try:
             await self._guard.back(request.method, _wire(request).get("params", {}), forward)
         except Refused as no:
-            raise MCPError(code=no.code, message=no.text, data=no.data) from None
+            raise _error(no) from None
         return came[0]
 
     async def send_notification(self, notification: Any, *more: Any, **named: Any) -> None:
@@ -194,6 +168,10 @@ def _set(variable: ContextVar[Any], value: object) -> Iterator[None]:
         yield
     finally:
         variable.reset(token)
+
+
+def _error(no: Refused) -> MCPError:
+    return MCPError(code=no.code, message=no.text, data=no.data)
 
 
 def _written(method: str, params: Wire) -> str:
@@ -229,7 +207,7 @@ class GatedServer(MCPServer[Any]):
         server: str = LOCAL,
         agent: str = "",
         task: str | None = None,
-        caller: Callable[[Context], Caller | None] = of_token,
+        caller: Callable[[Any], Caller | None] = of_token,
         middleware: Sequence[Any] = (),
         **options: Any,
     ) -> None:
