@@ -20,7 +20,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Final, TypeVar
@@ -443,6 +443,11 @@ class Gate:
     def live(self) -> Mapping[str, Task]:
         """The tasks that run in this process, by id."""
         return self._opener.live
+
+    def listens_at(self, port: int) -> None:
+        """Keeps tools away from a listener of ours on this machine."""
+        stages = self._stages
+        stages.protected = replace(stages.protected, ports=stages.protected.ports | {port})
 
     def hold_back(self, why: str) -> None:
         """Denies every effect from now on, for this reason; an empty one ends that."""

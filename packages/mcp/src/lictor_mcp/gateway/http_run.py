@@ -1,0 +1,170 @@
+"""`lictor gateway --listen`: from a project to a running HTTP gateway.
+
+Rules enforced here:
+
+1. What it stands before, who may call and under which task is the operator's to say; nothing is
+   taken from a caller.
+2. Nothing listens before everything that can be wrong was looked at.
+3. Our own listener is kept from every tool that this gate guards.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
+
+from lictor.approval import Watched
+from lictor.assemble import Project, gate_of, read
+from lictor.errors import ConfigError, table
+from lictor.ports import Store
+from lictor.settings import McpPart, ServerPart
+from lictor.telemetry import Telemetry
+from lictor_mcp.gateway.http import HttpGateway, Served, loopback
+from lictor_mcp.gateway.http_callers import Bearers, credential
+from lictor_mcp.gateway.http_serve import listener, server
+from lictor_mcp.gateway.http_upstream import Upstream
+
+if TYPE_CHECKING:
+    import uvicorn
+
+UPSTREAM: Final = "upstream"
+"""What the catalog calls a server that has no other name."""
+
+
+def run_http(
+    listen: str,
+    *,
+    project: Path,
+    upstream: str = "",
+    name: str = "",
+    servers: Sequence[str] = (),
+    agent: str = "",
+    task: str = "",
+    bearer: Sequence[str] = (),
+    ready: Callable[[str], None] = lambda url: None,
+) -> int:
+    """Serves callers over HTTP until the process is told to end.
+
+    Args:
+        listen: Host and port of the loopback.
+        project: Absolute path of `lictor.toml`.
+        upstream: Address of the one server; without it those of the project are served.
+        name: The catalog's id of that server.
+        servers: Which servers of the project; all that have an address if none is named.
+        agent: Who acts, instead of what the project says.
+        task: The task template, instead of what the project says.
+        bearer: Token files, instead of what the project says.
+        ready: Told our address, once it is listened at.
+
+    Returns:
+        An exit code.
+
+    Raises:
+        ConfigError: Something is wrong or missing; says what, where, and how to mend it.
+    """
+    made = read(project / "lictor.toml" if project.is_dir() else project)
+    mcp = made.settings.mcp or McpPart()
+    process = made.settings.process
+    folder = made.path.parent
+    agent = agent or mcp.agent or (process.agent if process else "")
+    task = task or mcp.task or (process.task if process else "")
+    if not agent or not task:
+        raise ConfigError(
+            str(made.path),
+            f"does not say which {'agent acts' if not agent else 'task callers get'}",
+            f"{table('mcp')} with agent = and task =, or --agent and --task",
+        )
+    who = Bearers([folder / each for each in bearer or mcp.bearer])
+    if upstream:
+        name = name or UPSTREAM
+        parts = {name: (mcp.servers.get(name) or ServerPart()).model_copy(update={"url": upstream})}
+    else:
+        parts = _listed(made, mcp, servers)
+    tokens = {key: _token(folder, part) for key, part in parts.items()}
+    urls = {key: _address(made, key, part) for key, part in parts.items()}
+    sock = listener(listen)
+    try:
+        gate = gate_of(
+            made,
+            channel=lambda store: _watched(store, made),
+            telemetry=Telemetry,
+            clock=time.time,
+        )
+    except BaseException:
+        sock.close()
+        raise
+    with gate, sock:
+        port = sock.getsockname()[1]
+        gate.listens_at(port)
+        hosts, origins = loopback(port)
+        ready(f"http://{listen.rpartition(':')[0]}:{port}/mcp")
+
+        def application() -> HttpGateway:
+            served = [
+                Served(key, Upstream(urls[key], token=tokens[key]), urls[key], part.timeout)
+                for key, part in parts.items()
+            ]
+            return HttpGateway(
+                gate,
+                served,
+                who=who,
+                agent=agent,
+                template=task,
+                hosts=hosts,
+                origins=origins,
+            )
+
+        asyncio.run(_run(application, sock))
+    return 0
+
+
+async def _run(application: Callable[[], HttpGateway], sock: socket.socket) -> None:
+    running: uvicorn.Server = server(application())
+
+    def end() -> None:
+        running.should_exit = True
+
+    loop = asyncio.get_running_loop()
+    for each in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(each, end)
+    await running.serve(sockets=[sock])
+
+
+def _watched(store: Store, project: Project) -> Watched:
+    return Watched(store, project.watch)
+
+
+def _listed(project: Project, mcp: McpPart, wanted: Sequence[str]) -> dict[str, ServerPart]:
+    names = wanted or [name for name, part in mcp.servers.items() if part.url is not None]
+    unknown = [name for name in names if name not in mcp.servers]
+    if unknown or not names:
+        raise ConfigError(
+            f"{project.path}: mcp.servers",
+            f"does not name {', '.join(unknown) or 'a server with an address'}",
+            '--upstream URL, or [mcp.servers.NAME] with url = "https://…"',
+        )
+    return {name: mcp.servers[name] for name in names}
+
+
+def _token(folder: Path, part: ServerPart) -> str:
+    return "" if part.token is None else credential(folder / part.token)
+
+
+def _address(project: Project, name: str, part: ServerPart) -> str:
+    where = f"{project.path}: mcp.servers.{name}.url"
+    found = urlsplit(part.url or "")
+    if part.url is None:
+        raise ConfigError(where, "is missing: over HTTP a server has an address", "write url =")
+    if found.scheme not in ("http", "https") or not found.hostname:
+        raise ConfigError(where, "is no address of HTTP", 'for example "https://host/mcp"')
+    if found.username or found.password:
+        raise ConfigError(where, "holds a password", "put it into a file: token =")
+    if found.scheme == "http" and found.hostname not in ("127.0.0.1", "::1", "localhost"):
+        raise ConfigError(where, "would send our credential in the clear", "use https")
+    return part.url
