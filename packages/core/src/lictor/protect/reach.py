@@ -203,6 +203,8 @@ class _Look:
     def _piece(self, text: str) -> bool:
         """Whether it leads there from a folder that another argument, or the tool, may name."""
         ends = self.home._effect_ends if self.effect else self.home._ends
+        if "/" not in text:
+            return paths.same(text) in ends
         name = paths.same(os.path.normpath(text))
         while name.startswith("../"):
             name = name[3:]
