@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lictor.catalog import Decided, classify, propose, read_seen
+from lictor.errors import ConfigError
 from lictor.model import Impact, Tool
 from lictor_mcp import methods as m
 
@@ -70,8 +71,13 @@ def review(
     tools: Iterable[Tool],
     impact: Callable[[Tool], frozenset[Impact]] | None = None,
     **more: Any,
-) -> None:
-    """Enters tools in the catalog, each as what `lictor review` would propose, or as told."""
+) -> list[str]:
+    """Enters tools in the catalog, each as what `lictor review` would propose, or as told.
+
+    Returns:
+        Tools that nobody can review: their schema cannot be checked.
+    """
+    left = []
     for tool in tools:
         decided = Decided(
             impact=impact(tool) if impact is not None else propose(tool).impact,
@@ -79,4 +85,10 @@ def review(
             reviewed_at="2026-11-24T00:00:00Z",
             **more,
         )
-        classify(folder / "catalog.toml", folder / "catalog.lock", tool, decided)
+        try:
+            classify(folder / "catalog.toml", folder / "catalog.lock", tool, decided)
+        except ConfigError as error:
+            if "schema" not in str(error):
+                raise
+            left.append(str(tool.key))
+    return left

@@ -1,0 +1,3 @@
+"""The id that the suite's server has in catalogs."""
+
+SERVER = "everything"
