@@ -271,7 +271,8 @@ class Session:
             exchange.status = _STATUS.get(no.code, 200) if self.stateless else 200
             return write(error(message.id, no.code, no.text, no.data))
         except Failed as failed:
-            return came[0].raw if came else write(_failure(message.id, failed))
+            said = came and came[0].kind == "error"
+            return came[0].raw if said else write(_failure(message.id, failed))
         except Unanswered as lost:
             text = f"{lost} Whether the call ran is not known."
             return write(error(message.id, INTERNAL_ERROR, text))
@@ -433,7 +434,8 @@ class Session:
         except Refused as no:
             raw = write(error(message.id, no.code, no.text, no.data))
         except Failed as failed:
-            raw = came[0].raw if came else write(_failure(message.id, failed))
+            said = came and came[0].kind == "error"
+            raw = came[0].raw if said else write(_failure(message.id, failed))
         except Unanswered as lost:
             raw = write(error(message.id, INTERNAL_ERROR, str(lost)))
         await self._tell(raw)
