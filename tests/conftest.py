@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -19,6 +20,9 @@ from lictor.task import Task
 from lictor.testing import UnsafeAllowAll, UnsafeStore, gate_for, reviewed, tool_of
 
 WAIT = 20.0
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started in the background of a shell
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 LOOK = tool_of("look", {"n": {"type": "integer"}})
 PAY = tool_of(
     "pay", {"to": {"type": "string"}, "amount": {"type": "number"}}, required=["to", "amount"]
