@@ -49,6 +49,7 @@ GONE: Final = "The server ended before it answered."
 SLOW: Final = "The server did not answer in time."
 UNREADABLE: Final = "The server's answer cannot be read."
 PROTOCOL: Final = "io.modelcontextprotocol/"
+CLIENT: Final = f"{PROTOCOL}clientInfo"
 _OURS: Final = "lictor-"
 _log: Final = logging.getLogger("lictor.mcp")
 
@@ -98,6 +99,69 @@ class Waiting:
             self.lost(key, problem)
 
 
+class UnderWay:
+    """Requests of one client that are being served.
+
+    Args:
+        reply: Gives the answer to a request, as bytes.
+        send: Sends them.
+    """
+
+    def __init__(self, reply: Callable[[Message], Awaitable[bytes]], send: Send) -> None:
+        self._reply, self._send = reply, send
+        self._tasks: dict[Key, asyncio.Task[None]] = {}
+        self._room = asyncio.Semaphore(MAX_UNDER_WAY)
+        self._waiting = 0
+
+    async def begin(self, message: Message) -> None:
+        """Has a request served, if there is room and its id is free."""
+        problem = ""
+        if message.key in self._tasks:
+            problem = "a request with this id is under way"
+        elif str(message.id).startswith(_OURS):
+            problem = "this id is taken"
+        elif self._waiting + len(message.raw) > MAX_WAITING:
+            problem = "too many requests are under way"
+        if problem:
+            await self._send(write(error(message.id, INVALID_REQUEST, problem)))
+            return
+        size = len(message.raw)
+        task = asyncio.create_task(self._serve(message))
+        self._tasks[message.key] = task
+        self._waiting += size
+
+        def done(ended: asyncio.Task[None]) -> None:
+            self._tasks.pop(message.key, None)
+            self._waiting -= size
+            _told(ended)
+
+        task.add_done_callback(done)
+
+    async def _serve(self, message: Message) -> None:
+        async with self._room:
+            raw = await self._reply(message)
+        await self._send(raw)
+
+    def cancel(self, message: Message) -> None:
+        """A request that the client takes back goes no further."""
+        wanted = message.params.get("requestId")
+        found = self._tasks.get((type(wanted).__name__, wanted)) if _is_id(wanted) else None
+        if found is not None:
+            found.cancel()
+
+    async def drain(self, seconds: float) -> None:
+        """Gives what is under way so long to be answered."""
+        if self._tasks:
+            await asyncio.wait([*self._tasks.values()], timeout=seconds)
+
+    async def end(self) -> None:
+        """Ends it all."""
+        tasks = [*self._tasks.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
 class Relay:
     """A client on one side, a server on the other.
 
@@ -130,10 +194,9 @@ class Relay:
         self.up = asyncio.Event()
         self.up.set()
         self._by_server, self._by_client = Waiting(), Waiting()
-        self._tasks: dict[Key, asyncio.Task[None]] = {}
+        self.met: Callable[[Wire], Awaitable[None]] | None = None
+        self._under_way = UnderWay(self.reply, to_client)
         self._backs: set[asyncio.Task[None]] = set()
-        self._room = asyncio.Semaphore(MAX_UNDER_WAY)
-        self._waiting = 0
 
     # -- from the client --------------------------------------------------------------------------
 
@@ -150,7 +213,7 @@ class Relay:
         elif message.kind == "notification":
             await self.notified(message)
         else:
-            await self._begin(message)
+            await self._under_way.begin(message)
 
     def client_answered(self, message: Message) -> bool:
         """Takes an answer of the client; `False` if this server has not asked for it."""
@@ -161,46 +224,11 @@ class Relay:
         if not self._guarded.passes(message.method):
             return
         if message.method == "notifications/cancelled":
-            self._cancel(message)
+            self._under_way.cancel(message)
         self._greeted = self._greeted or message.method == "notifications/initialized"
         if self.up.is_set():
             with contextlib.suppress(Failed):
                 await self._to_server(message.raw)
-
-    def _cancel(self, message: Message) -> None:
-        """A request that is still being decided goes no further."""
-        wanted = message.params.get("requestId")
-        found = self._tasks.get((type(wanted).__name__, wanted)) if _is_id(wanted) else None
-        if found is not None:
-            found.cancel()
-
-    async def _begin(self, message: Message) -> None:
-        problem = ""
-        if message.key in self._tasks:
-            problem = "a request with this id is under way"
-        elif str(message.id).startswith(_OURS):
-            problem = "this id is taken"
-        elif self._waiting + len(message.raw) > MAX_WAITING:
-            problem = "too many requests are under way"
-        if problem:
-            await self._to_client(write(error(message.id, INVALID_REQUEST, problem)))
-            return
-        size = len(message.raw)
-        task = asyncio.create_task(self._serve(message))
-        self._tasks[message.key] = task
-        self._waiting += size
-
-        def done(ended: asyncio.Task[None]) -> None:
-            self._tasks.pop(message.key, None)
-            self._waiting -= size
-            _told(ended)
-
-        task.add_done_callback(done)
-
-    async def _serve(self, message: Message) -> None:
-        async with self._room:
-            raw = await self.reply(message)
-        await self._to_client(raw)
 
     async def reply(self, message: Message) -> bytes:
         """Has one request decided and answered.
@@ -209,21 +237,7 @@ class Relay:
             The answer: as the server wrote it, where nothing was changed.
         """
         came: list[Message] = []
-        try:
-            result = await self.ask(message, came)
-        except Refused as no:
-            return write(error(message.id, no.code, no.text, no.data))
-        except Failed as failed:
-            said = came and came[0].kind == "error"
-            return came[0].raw if said else write(_failure(message.id, failed))
-        except Unanswered as lost:
-            text = f"{lost} Whether the call ran is not known."
-            return write(error(message.id, INTERNAL_ERROR, text))
-        except Exception:
-            _log.exception("a request could not be served")
-            return write(error(message.id, INTERNAL_ERROR, "Internal error"))
-        same = came and result is came[0].result
-        return came[0].raw if same else write(answer(message.id, result))
+        return await answered(message, self.ask(message, came), came)
 
     async def ask(self, message: Message, came: list[Message] | None = None) -> Wire:
         """Has one request decided, and answered by the server.
@@ -237,7 +251,7 @@ class Relay:
             Failed: The server answered with an error.
             Unanswered: It did not answer.
         """
-        self._note(message)
+        await self._note(message)
 
         async def forward() -> Wire:
             await self._wait_up()
@@ -383,15 +397,19 @@ class Relay:
             note = {"jsonrpc": "2.0", "method": "notifications/initialized"}
             await self._to_server(write(note))
 
-    def _note(self, message: Message) -> None:
+    async def _note(self, message: Message) -> None:
         """What we must say as well: the greeting of the one protocol, the version of the other."""
+        client: object = None
+        meta = message.params.get("_meta")
         if message.method == "initialize":
             self._hello, self._meta = message.params, {}
-            return
-        meta = message.params.get("_meta")
-        if isinstance(meta, dict):
+            client = message.params.get("clientInfo")
+        elif isinstance(meta, dict):
             found = {name: value for name, value in meta.items() if name.startswith(PROTOCOL)}
             self._meta = found or self._meta
+            client = found.get(CLIENT)
+        if self.met is not None and isinstance(client, dict):
+            await self.met(client)
 
     @property
     def _guarded(self) -> Guard:
@@ -415,17 +433,41 @@ class Relay:
 
     async def drain(self, seconds: float) -> None:
         """Gives what is under way so long to be answered."""
-        if self._tasks:
-            await asyncio.wait([*self._tasks.values()], timeout=seconds)
+        await self._under_way.drain(seconds)
 
     async def end(self) -> None:
         """Ends everything under way."""
         self._by_server.end(GONE)
         self._by_client.end("The client is gone.")
-        under_way = [*self._tasks.values(), *self._backs]
-        for task in under_way:
+        backs = [*self._backs]
+        for task in backs:
             task.cancel()
-        await asyncio.gather(*under_way, return_exceptions=True)
+        await asyncio.gather(self._under_way.end(), *backs, return_exceptions=True)
+
+
+async def answered(message: Message, asked: Awaitable[Wire], came: list[Message]) -> bytes:
+    """The answer to a request as bytes, whatever comes of it.
+
+    Args:
+        message: The request.
+        asked: Its result.
+        came: The answer of the server, if it passes as it came.
+    """
+    try:
+        result = await asked
+    except Refused as no:
+        return write(error(message.id, no.code, no.text, no.data))
+    except Failed as failed:
+        said = came and came[0].kind == "error"
+        return came[0].raw if said else write(_failure(message.id, failed))
+    except Unanswered as lost:
+        text = f"{lost} Whether the call ran is not known."
+        return write(error(message.id, INTERNAL_ERROR, text))
+    except Exception:
+        _log.exception("a request could not be served")
+        return write(error(message.id, INTERNAL_ERROR, "Internal error"))
+    same = came and result is came[0].result
+    return came[0].raw if same else write(answer(message.id, result))
 
 
 def _told(ended: asyncio.Task[None]) -> None:

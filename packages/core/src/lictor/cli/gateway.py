@@ -46,6 +46,13 @@ def gateway(
         list[str] | None,
         typer.Option(help="A variable of the environment that the server gets; may be repeated."),
     ] = None,
+    listen: Annotated[
+        str, typer.Option(help="HOST:PORT: serves HTTP there, instead of stdin and stdout.")
+    ] = "",
+    upstream: Annotated[str, typer.Option(help="With --listen: where the one server is.")] = "",
+    bearer: Annotated[
+        list[str] | None, typer.Option(help="With --listen: a caller's token file (mode 0600).")
+    ] = None,
 ) -> None:
     """Relays between an MCP client and a server: lictor gateway [options] -- COMMAND.
 
@@ -53,9 +60,27 @@ def gateway(
     """
     if ctx.invoked_subcommand is not None:
         return
+    file = None if project is None else absolute(project)
+    if listen:
+        raise typer.Exit(
+            _http(
+                ctx.obj,
+                listen,
+                file,
+                upstream=upstream,
+                name=name,
+                servers=server or (),
+                agent=agent,
+                task=task,
+                bearer=bearer or (),
+            )
+        )
+    if upstream or bearer:
+        where = "--upstream" if upstream else "--bearer"
+        raise ConfigError(where, "is for HTTP", "--listen 127.0.0.1:8700")
     code = loaded("lictor_mcp.gateway").run_stdio(
         ctx.obj,
-        project=None if project is None else absolute(project),
+        project=file,
         servers=server or (),
         name=name,
         agent=agent,
@@ -63,6 +88,19 @@ def gateway(
         env=env or (),
     )
     raise typer.Exit(code)
+
+
+def _http(command: list[str], listen: str, project: Path | None, **more: Any) -> int:
+    if command:
+        raise ConfigError(
+            "--listen", "serves addresses, and what stands behind -- is a command", "--upstream URL"
+        )
+    if project is None:
+        raise ConfigError(
+            "--listen", "callers over HTTP need a project that knows them", "-p /path/lictor.toml"
+        )
+    code: int = loaded("lictor_mcp.gateway.http_run").run_http(listen, project=project, **more)
+    return code
 
 
 def loaded(name: str) -> Any:

@@ -24,7 +24,9 @@ from lictor.gate import Gate
 from lictor_mcp.gateway.child import GRACE, Keeper, TooLong, environment, line_of
 from lictor_mcp.gateway.identity import identity as identity_of
 from lictor_mcp.gateway.opening import Opened
+from lictor_mcp.gateway.several import Several
 from lictor_mcp.gateway.upstream import Server, Upstream
+from lictor_mcp.offers import Wire
 from lictor_mcp.wire import INVALID_REQUEST, MAX_BYTES, error, write
 
 ENDINGS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -70,14 +72,31 @@ class StdioGateway:
         self._keeper, self._opened = Keeper(), opened
         self._out = asyncio.Lock()
         self._writer: asyncio.StreamWriter | None = None
+        self._client: Wire = {}
+        several = len(servers) > 1
         self._upstreams = [
-            Upstream(gate, each, self._to_client, keeper=self._keeper, identify=_identified)
+            Upstream(
+                gate,
+                each,
+                self._to_client,
+                keeper=self._keeper,
+                identify=_identified,
+                alias=each.name if several else "",
+            )
             for each in servers
         ]
+        relays = {each.server.name: each.relay for each in self._upstreams}
+        self._front = Several(relays, self._to_client) if several else self._upstreams[0].relay
         if opened is not None:
             for each in self._upstreams:
-                each.guard.review = opened.review
-        self._front = self._upstreams[0].relay
+                each.guard.review, each.relay.met = opened.review, self._met
+
+    async def _met(self, client: Wire) -> None:
+        """Has recorded, once, what the client calls itself."""
+        if self._opened is None or client == self._client:
+            return
+        self._client = client
+        await asyncio.to_thread(self._opened.keeper.met, client)
 
     async def run(self, stdin: BinaryIO | None = None, stdout: BinaryIO | None = None) -> int:
         """Serves until the client ends, or we are told to end.
@@ -92,9 +111,11 @@ class StdioGateway:
         told = asyncio.Event()
         self._keeper.start()
         running = [asyncio.create_task(each.run()) for each in self._upstreams]
-        served = asyncio.create_task(_all(running))
+        served = asyncio.create_task(_all(tuple(running)))
         client = asyncio.create_task(self._listen(reader))
         stop = asyncio.create_task(_heard(told))
+        if self._opened is not None:
+            running.append(asyncio.create_task(self._opened.keeper.keep()))
         try:
             with _told_to_end(told):
                 await asyncio.wait({served, client, stop}, return_when=asyncio.FIRST_COMPLETED)
@@ -106,7 +127,8 @@ class StdioGateway:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await asyncio.gather(*(each.end() for each in self._upstreams), return_exceptions=True)
+        ends = [self._front.end(), *(each.end() for each in self._upstreams)]
+        await asyncio.gather(*ends, return_exceptions=True)
         self._keeper.stop()
         if self._writer is not None:
             self._writer.close()
