@@ -38,6 +38,7 @@ Forward: TypeAlias = Callable[[], Awaitable[Wire]]
 """Sends the request on as it is, and gives its result; an error answer is raised as `Failed`."""
 
 MAX_TASKS: Final = 10_000
+LOOSE: Final = "a number is not in its canonical spelling, or names differ in case alone"
 MARK: Final = "lictor"
 """Member of a refused result, and of `_meta` in it, that says which refusal it is."""
 
@@ -170,7 +171,7 @@ class Guard:
         self, method: str, params: Wire, forward: Forward, host_id: str, loose: bool
     ) -> Wire:
         about = self._named(method, params)
-        problem = "a number is not in its canonical spelling" if loose else _more(method, params)
+        problem = LOOSE if loose else _more(method, params)
         if problem:
             unknown = self._call(self._unknown(method), {})
             return _denial(method, params, self.gate.refuse(unknown, "not_canonical", problem))
