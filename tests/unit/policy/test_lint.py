@@ -221,6 +221,37 @@ def test_a_path_with_a_format_may_be_compared_by_its_start(desk: Any) -> None:
     assert formed == []
 
 
+@pytest.mark.parametrize(
+    ("text", "mend"),
+    [
+        (
+            '@require("approval:zebra") forbid (principal, action, resource) '
+            'unless { context.met.contains("approval:zebra") };',
+            'in lictor.toml: roles = ["zebra"] in [users.NAME] or [agents.NAME]',
+        ),
+        (
+            'forbid (principal == Lictor::User::"acme/zoltan", action, resource);',
+            'in lictor.toml: [users."zoltan"]',
+        ),
+        (
+            'forbid (principal == Lictor::Agent::"acme/zebra-7", action, resource);',
+            'in lictor.toml: [agents."zebra-7"]',
+        ),
+    ],
+)
+def test_a_name_that_is_like_none_is_mended_by_a_line(desk: Any, text: str, mend: str) -> None:
+    found = lint([PolicySource("p", NAMED + text)], desk.declared, desk.tools)
+
+    assert [finding.mend for finding in found] == [f"declare it {mend}"]
+
+
+def test_a_name_that_is_like_one_is_mended_by_its_whole_id(desk: Any) -> None:
+    text = NAMED + 'permit (principal in Lictor::Role::"finance", action, resource);'
+    found = lint([PolicySource("p", text)], desk.declared, desk.tools)
+
+    assert "did you mean acme/finance or globex/finance?" in [each.mend for each in found]
+
+
 def test_errors_stop_the_load_and_warnings_do_not(desk: Any) -> None:
     two = (
         '\n@id("a") forbid (principal in Lictor::Role::"acme/bos", action, resource);'

@@ -12,6 +12,7 @@ Rules enforced here:
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -36,6 +37,11 @@ LABELS: Final = frozenset({"untrusted", "sensitive", "pii"})
 """Labels that need no declaration."""
 _SETS: Final = ("contains", "containsAll", "containsAny")
 _EQUALS: Final = ("==", "!=", *_SETS)
+_DECLARED: Final = {
+    "Role": "roles = [{}] in [users.NAME] or [agents.NAME]",
+    "User": "[users.{}]",
+    "Agent": "[agents.{}]",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,17 +149,26 @@ def _names(statement: Statement, scope: _Scope) -> _Found:
         known = scope.names.get(uid.type)
         anybody = uid.type == "User" and "*" in scope.declared.users
         if known is not None and uid.id not in known and not anybody:
-            near = _near(uid.id, known)
-            yield "error", f"nothing declares {uid.type} {uid.id!r}", near
+            mend = _near(uid.id, known, uid.type)
+            yield "error", f"nothing declares {uid.type} {uid.id!r}", mend
         if uid.type == "Action" and uid.id.endswith("/_"):
             yield "error", f"{uid.id!r} is no action", "write the group alone"
         if not uid.id.isascii():
             yield "warning", f"{uid.type} {uid.id!r} is not ASCII", "look for look-alike letters"
 
 
-def _near(word: str, known: frozenset[str]) -> str:
-    near = difflib.get_close_matches(word, sorted(known), 3, 0.5)
-    return f"did you mean {' or '.join(near)}?" if near else "declare it, or correct the name"
+def _near(word: str, known: frozenset[str], kind: str = "") -> str:
+    line = _DECLARED.get(kind)
+    if line is None:
+        near = difflib.get_close_matches(word, sorted(known), 3, 0.5)
+        return f"did you mean {' or '.join(near)}?" if near else "declare it, or correct the name"
+    name = word.rpartition("/")[2]
+    # a tenant in common is no likeness of names
+    last = {each: each.rpartition("/")[2] for each in sorted(known)}
+    near = difflib.get_close_matches(name, sorted(set(last.values())), 3, 0.5)
+    if near:
+        return f"did you mean {' or '.join(each for each in last if last[each] in near)}?"
+    return f"declare it in lictor.toml: {line.format(json.dumps(name))}"
 
 
 def _literals(statement: Statement) -> Iterator[Uid]:
@@ -226,7 +241,7 @@ def _asks(statement: Statement, scope: _Scope) -> _Found:
             yield (
                 "error",
                 f"nothing declares Role {role!r} of its @require",
-                _near(qualified, roles),
+                _near(qualified, roles, "Role"),
             )
     reads_met = any(context_path(node) == ("met",) for node in statement.nodes)
     if reads_met and not statement.require:
