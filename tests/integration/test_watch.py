@@ -241,7 +241,7 @@ def test_a_watcher_that_is_killed_watches_no_more(world: World) -> None:
     watch.program.wait()
     program = world.run("with task: call(PAY, to='bob', amount=5)")
 
-    program.until("nobody is watching; run: lictor watch")
+    program.until("does not fix in advance; nobody is watching; run: lictor watch")
 
 
 def test_an_ask_of_a_task_that_ends_goes_away(world: World) -> None:

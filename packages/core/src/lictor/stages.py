@@ -311,7 +311,7 @@ class Stages:
             if not asks:
                 refuse = Refuse(
                     answer.reason if answer.reason in REFUSALS else "policy_error",
-                    "; ".join((*answer.texts, answer.detail)).strip("; "),
+                    _listed(*answer.texts, answer.detail),
                     policies=answer.policies,
                 )
                 if self.mode is Mode.OBSERVE and refuse.code in POLICY_STAGE:
@@ -370,7 +370,7 @@ class Stages:
         why = ((REPEAT,) if a.repeat else ()) + answer.texts
         refusal: dict[str, Any] = {"asks": asks, "policies": answer.policies}
         if self.approvals is None:
-            raise Refuse("ask_unavailable", "; ".join((*why, NO_CHANNEL)), **refusal)
+            raise Refuse("ask_unavailable", _listed(*why, NO_CHANNEL), **refusal)
         ask, approvals = self._question(a, asks, why), self.approvals
         ended = yield Io(offload(lambda: approvals.answer(ask)), self.ask_seconds, ask.gone.set)
         if ended.interrupted:
@@ -389,12 +389,12 @@ class Stages:
                 a.task.heard(a.digest)
                 raise Refuse("ask_rejected", f"{reply.by} at {reply.channel}", **refusal)
             case "pending":
-                raise Refuse("ask_required", "; ".join(why), pending=True, **refusal)
+                raise Refuse("ask_required", _listed(*why), pending=True, **refusal)
             case "expired" | "ended" as state:
                 self.identify(a)  # a task that has ended takes its questions with it
                 raise Refuse(_OVER[state], reply.detail, **refusal)
             case "unavailable":
-                raise Refuse("ask_unavailable", "; ".join((*why, reply.detail)), **refusal)
+                raise Refuse("ask_unavailable", _listed(*why, reply.detail), **refusal)
             case state:
                 raise Refuse("ask_unavailable", f"the channel answered {state!r}", **refusal)
 
@@ -426,6 +426,12 @@ class Stages:
             repeat=a.repeat,
             expires=a.task.grant.expires,
         )
+
+
+def _listed(*texts: str) -> str:
+    """Sentences in one line."""
+    *before, last = [text for text in texts if text] or [""]
+    return "; ".join((*(text.removesuffix(".") for text in before), last))
 
 
 def told(error: BaseException | None) -> str:
