@@ -38,6 +38,7 @@ Forward: TypeAlias = Callable[[], Awaitable[Wire]]
 """Sends the request on as it is, and gives its result; an error answer is raised as `Failed`."""
 
 MAX_TASKS: Final = 10_000
+ABOUT_TASK: Final = frozenset({"taskId"})
 LOOSE: Final = "a number is not in its canonical spelling, or names differ in case alone"
 MARK: Final = "lictor"
 """Member of a refused result, and of `_meta` in it, that says which refusal it is."""
@@ -156,7 +157,7 @@ class Guard:
             if method in m.LISTS:
                 return self._filtered(method, await self._plain(forward))
             if method in m.TASKS:
-                return await self._later(method, params, forward)
+                return await self._later(method, params, forward, loose)
             return await self._decided(method, params, forward, host_id, loose)
 
     def passes(self, method: str) -> bool:
@@ -265,8 +266,12 @@ class Guard:
             raise _ToolFailed(result)
         return result
 
-    async def _later(self, method: str, params: Wire, forward: Forward) -> Wire:
+    async def _later(self, method: str, params: Wire, forward: Forward, loose: bool) -> Wire:
         """A request about a call that was decided before: only whoever made it, and still may."""
+        problem = LOOSE if loose else _more(method, params)
+        if problem:
+            call = self._call(self._unknown(method), {})
+            raise _refused(self.gate.refuse(call, "not_canonical", problem))
         begun = self._begun.get((self._caller(), str(params.get("taskId"))))
         if begun is None:
             call = self._call(self._unknown(method), {"taskId": str(params.get("taskId"))})
@@ -441,7 +446,7 @@ class Guard:
 
 def _more(method: str, params: Wire) -> str:
     """Members of a request that another reader could take for something else."""
-    known = m.PARAMS.get(method)
+    known = ABOUT_TASK if method in m.TASKS else m.PARAMS.get(method)
     more = params.keys() - m.COMMON - known if known is not None else ()
     return f"unknown parameters: {', '.join(sorted(more))}" if more else ""
 
