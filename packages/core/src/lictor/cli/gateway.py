@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from lictor.cli.shared import absolute
+from lictor.cli import review
+from lictor.cli.shared import absolute, console, plain, plain_lines
 from lictor.errors import ConfigError
 
 
@@ -88,6 +90,57 @@ def gateway(
         env=env or (),
     )
     raise typer.Exit(code)
+
+
+@app.command()
+def install(
+    client: Annotated[
+        str, typer.Argument(help="claude-desktop, cursor, vscode, windsurf, or a file: .mcp.json")
+    ],
+    servers: Annotated[list[str] | None, typer.Argument(help="As the client calls them.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="All servers of the client.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what changes.")] = False,
+    undo: Annotated[bool, typer.Option("--undo", help="Take the gateway out again.")] = False,
+    project: Annotated[
+        Path | None,
+        typer.Option("--project", "-p", help="lictor.toml that decides; else a folder for each."),
+    ] = None,
+) -> None:
+    """Puts the gateway before servers in the configuration of a client, and reviews their tools."""
+    module = loaded("lictor_mcp.gateway.install")
+    path, wanted = module.config_of(client), servers or []
+    file = None if project is None else absolute(project)
+    made = (
+        module.undo(path, wanted, every=every)
+        if undo
+        else module.plan(path, wanted, every=every, project=file)
+    )
+    for each in made.left:
+        console.print(f"left as it is: {plain(each)}")
+    if not made.entries:
+        console.print("nothing to do")
+        return
+    console.print(plain_lines(made.difference))
+    if dry_run:
+        return
+    console.print(f"written; what was there is kept in {plain(made.write())}")
+    if not undo:
+        for entry in made.entries:
+            _review(entry, file)
+    console.print("restart the client to use it")
+
+
+def _review(entry: Any, project: Path | None) -> None:
+    """Has the tools of a server reviewed, where somebody is there to do it."""
+    folder, waiting = loaded("lictor_mcp.gateway.look").look(
+        entry.id, entry.command, entry.env, project=project
+    )
+    told = f"{entry.name}: {waiting} tools wait for review"
+    if waiting and sys.stdin.isatty() and sys.stdout.isatty():
+        console.print(plain(told))
+        review.review(confirm=False, server=[entry.id], project=folder)
+    else:
+        console.print(plain(f"{told}: lictor review -p {folder}" if waiting else told))
 
 
 def _http(command: list[str], listen: str, project: Path | None, **more: Any) -> int:
