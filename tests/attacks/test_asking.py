@@ -18,10 +18,10 @@ import pytest
 
 from lictor.approval.render import confirm_lines
 from lictor.approval.terminal import _turn_file
-from lictor.catalog import entries
+from lictor.catalog import entries, propose
 from lictor.cli.hint import refuse_under_gate
 from lictor.errors import ConfigError
-from lictor.model import ToolKey
+from lictor.model import Impact, Tool, ToolKey
 from lictor.ports import Answer, Ask, Reply
 from lictor.store import open_store
 from lictor.testing import UnsafeScripted, reviewed, tool_of
@@ -198,3 +198,12 @@ def test_a_name_in_a_command_to_be_run_is_one_word(tmp_path: Path) -> None:
     )
     assert done.stdout == b"4\n"
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.attack("X95")
+@pytest.mark.parametrize("required", [[[]], [{}], [None, ["a"]], [{"to": 1}]])
+def test_a_definition_that_is_none_stops_no_review(required: Any) -> None:
+    """Else one tool of a hostile server keeps all others from being looked at."""
+    tool = Tool(ToolKey("local", "odd"), "Reads.", {"type": "object", "required": required})
+
+    assert Impact.READ not in propose(tool).impact

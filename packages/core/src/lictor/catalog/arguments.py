@@ -64,7 +64,7 @@ def _undeclared(root: Mapping[str, Json]) -> Iterator[Argument]:
     properties, required = root.get("properties"), root.get("required")
     declared = properties if isinstance(properties, dict) else {}
     for name in required if isinstance(required, list) else ():
-        if name not in declared:
+        if not isinstance(name, str) or name not in declared:
             yield Argument(str(name), str(name), _words(str(name), {}), False)
 
 
