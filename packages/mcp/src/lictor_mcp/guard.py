@@ -331,10 +331,10 @@ class Guard:
 
     def _filtered(self, method: str, result: Wire) -> Wire:
         member = m.LISTS[method]
-        if not isinstance(result.get(member), list):
+        if member not in result:
             return result
         shown = self._shown(method, items(result, member))
-        if len(shown) == len(result[member]):
+        if shown == result[member]:
             return result
         filtered = {**result, member: shown}
         if "cacheScope" in result:
