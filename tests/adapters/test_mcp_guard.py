@@ -168,6 +168,19 @@ async def test_a_method_that_the_catalog_does_not_name_does_not_exist(
     assert made.codes() == ["tool_unknown", "tool_unknown"]
 
 
+@pytest.mark.parametrize("method", sorted(m.REMOVED))
+async def test_a_method_that_the_stateless_protocol_has_no_more_does_not_exist(
+    line: Callable[..., Line], method: str
+) -> None:
+    made = line()
+    with made.task():
+        refused = await made.refused(method, uri="note://one", taskId="1", **STATELESS)
+
+    assert refused.code == METHOD_NOT_FOUND
+    assert made.far.sent == []
+    assert made.codes() == ["tool_unknown"]
+
+
 async def test_a_method_that_the_catalog_names_is_decided_like_a_tool(
     line: Callable[..., Line],
 ) -> None:

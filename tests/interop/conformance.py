@@ -29,7 +29,7 @@ LEGS: dict[str, tuple[str, ...]] = {
     "B": ("--suite", "all", "--spec-version", NEW),
     "C": ("--suite", "all"),
 }
-CONTROL = "tools-call-simple-text"
+CONTROL = "tools-call-image"
 BASELINE = {"A": (84, 0), "B": (152, 0), "C": (207, 25)}
 """Passed and failed of the plain server, as they were measured when this was written."""
 FOLDER = Path(__file__).parent

@@ -169,6 +169,19 @@ def test_draft_7_is_read_as_it_was_meant() -> None:
     assert not fits(schema, {"p": {"x": 1}})
 
 
+def test_a_name_for_references_is_only_a_note() -> None:
+    address = {"$anchor": "address", "type": "object", "properties": {"city": {"type": "string"}}}
+    schema = {"properties": {"to": {"$ref": "#/$defs/a"}}, "$defs": {"a": address}}
+    validator = compile(schema)
+    validator.check({"to": {"city": "Rome"}})
+    with pytest.raises(InputInvalid):
+        validator.check({"to": {"city": 1}})
+    with pytest.raises(InputInvalid):
+        validator.check({"to": {"more": 1}})
+    with pytest.raises(SchemaRefused):
+        compile({**schema, "properties": {"to": {"$ref": "#address"}}})
+
+
 def test_a_name_that_looks_like_a_keyword_is_only_a_name() -> None:
     schema = {"properties": {"$ref": {"type": "string"}, "allOf": {"enum": ["$ref"]}}}
     assert fits(schema, {"$ref": "http://x.test/", "allOf": "$ref"})

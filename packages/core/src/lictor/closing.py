@@ -42,12 +42,14 @@ _REFUSED: Final = (
     "$dynamicAnchor",
     "$recursiveRef",
     "$recursiveAnchor",
-    "$anchor",
     "$vocabulary",
     "dependencies",
 )
 _NOTES: Final = frozenset(
-    {"title", "description", "default", "examples", "deprecated", "discriminator", "$comment"}
+    {
+        *("title", "description", "default", "examples", "deprecated", "discriminator"),
+        *("$comment", "$anchor"),  # a reference by such a name leads nowhere here
+    }
 )
 _ALTERNATIVES: Final = ({"$ref"}, {"anyOf"}, {"oneOf"})
 

@@ -149,6 +149,9 @@ class Guard:
             Failed: The server answered with an error.
         """
         with self._home():
+            if method in m.REMOVED and m.stateless(params):
+                call = self._call(self._unknown(method), {})
+                raise self._absent(call, f"{method} is not in this version of the protocol")
             if method in m.OPENING:
                 return self._said(await self._plain(forward))
             if method in m.KEEPING:
@@ -189,8 +192,7 @@ class Guard:
             decision = self.gate.refuse(meant.call, reason, "the server does not offer it")
             return _denial(method, params, decision)
         if method not in m.PARAMS and not known:
-            self.gate.refuse(meant.call, "tool_unknown", f"{method} is not in the catalog")
-            raise Refused(METHOD_NOT_FOUND, "Method not found")
+            raise self._absent(meant.call, f"{method} is not in the catalog")
 
         async def body(checked: dict[str, object]) -> Wire:
             await self._still(meant)
@@ -432,6 +434,10 @@ class Guard:
             except Refused as refused:
                 raise Withheld(f"{each['method']}: {refused.data}") from None
 
+    def _absent(self, call: ToolCall, problem: str) -> Refused:
+        self.gate.refuse(call, "tool_unknown", problem)
+        return Refused(METHOD_NOT_FOUND, "Method not found")
+
     # -- words ------------------------------------------------------------------------------------
 
     def _call(self, tool: Tool, arguments: Wire, host_id: str = "") -> ToolCall:
@@ -467,8 +473,7 @@ def _denial(method: str, params: Wire, decision: Decision, meant: _Meant | None 
     }
     if meant is None or meant.call.tool.output_schema is None:
         result["structuredContent"] = mark
-    stateless = isinstance(params.get("_meta"), dict) and m.VERSION in params["_meta"]
-    return {**result, "resultType": "complete"} if stateless else result
+    return {**result, "resultType": "complete"} if m.stateless(params) else result
 
 
 def _refused(decision: Decision) -> Refused:

@@ -51,6 +51,9 @@ KEEPING: Final = frozenset({"ping", "logging/setLevel", "subscriptions/listen"})
 TASKS: Final = frozenset({"tasks/get", "tasks/result", "tasks/cancel", "tasks/update"})
 """About a call that was decided before; bound to whoever made it."""
 
+REMOVED: Final = frozenset({"resources/subscribe", "resources/unsubscribe", "tasks/result"})
+"""Methods that the stateless protocol no longer has, among those that are known here."""
+
 BACK: Final = frozenset({"sampling/createMessage", "elicitation/create", "roots/list"})
 """Requests that a server makes of its client; each is an entry of the catalog."""
 
@@ -152,6 +155,12 @@ def method_tool(server: str, method: str) -> Tool:
     """A method as the catalog knows it."""
     about, schema = _SHAPES.get(method, (f"The method {method} of the server.", _OPEN))
     return Tool(ToolKey.checked(server, OURS + method), about, schema)
+
+
+def stateless(params: Mapping[str, Any]) -> bool:
+    """Whether a request is of the protocol without sessions."""
+    meta = params.get("_meta")
+    return isinstance(meta, dict) and VERSION in meta
 
 
 def who(said: Mapping[str, Any]) -> object:

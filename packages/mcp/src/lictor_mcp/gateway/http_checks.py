@@ -19,12 +19,10 @@ from typing import Any, Final
 from lictor_mcp import methods as m
 from lictor_mcp.gateway.http_upstream import LAST, METHOD, NAME, PARAM, SESSION, VERSION
 from lictor_mcp.guard import Refused, Wire
-from lictor_mcp.wire import INVALID_PARAMS, METHOD_NOT_FOUND, Message
+from lictor_mcp.wire import INVALID_PARAMS, Message
 
 STATELESS: Final = "2026-07-28"
 """First version of the protocol without sessions."""
-REMOVED: Final = frozenset({"resources/subscribe", "resources/unsubscribe"})
-"""Methods that it no longer has, among those that the gate decides."""
 MISMATCH: Final = -32020
 CAPABILITIES: Final = "io.modelcontextprotocol/clientCapabilities"
 NAMES: Final = {
@@ -109,8 +107,7 @@ def stateless(message: Message, headers: Headers) -> bool:
     """Whether a message is of the protocol without sessions.
 
     Raises:
-        Refused: Its header and its body say different things about that, or about what it asks; or
-            that protocol has no such method.
+        Refused: Its header and its body say different things about that, or about what it asks.
     """
     said = headers.get(VERSION, "")
     meta = message.params.get("_meta")
@@ -123,8 +120,6 @@ def stateless(message: Message, headers: Headers) -> bool:
             raise _differs(VERSION)
     if message.kind == "request":
         _routed(message, headers, modern=modern)
-        if modern and message.method in REMOVED:
-            raise Refused(METHOD_NOT_FOUND, "Method not found")
     return modern
 
 
