@@ -461,7 +461,7 @@ async def test_without_the_right_to_read_no_resource_is_listed(line: Callable[..
         odd = await made.ask("tools/list", {"tools": "none"})
 
     assert (listed["resources"], shapes["resourceTemplates"]) == ([], [])
-    assert odd == {"tools": "none"}
+    assert odd == {"tools": []}
 
 
 # -- what the server says, sends along, and asks back ---------------------------------------------
