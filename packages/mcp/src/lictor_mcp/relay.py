@@ -45,6 +45,7 @@ MAX_WAITING: Final = 32 * 1024 * 1024
 BACK_SECONDS: Final = 30.0
 """How long a request waits for a server that is being started again."""
 SECONDS: Final = 600.0
+MAX_LATE: Final = 10_000
 GONE: Final = "The server ended before it answered."
 SLOW: Final = "The server did not answer in time."
 UNREADABLE: Final = "The server's answer cannot be read."
@@ -62,10 +63,15 @@ class Unanswered(BaseException):
 
 
 class Waiting:
-    """Requests that one side has been sent and has not answered yet."""
+    """Requests that one side has been sent and has not answered yet.
+
+    An id stays taken also after nobody waits any more: the late answer to a request that was taken
+    back would come back as that to the next.
+    """
 
     def __init__(self) -> None:
         self._open: dict[Key, asyncio.Future[Message]] = {}
+        self._late: dict[Key, None] = {}
 
     def expect(self, key: Key) -> asyncio.Future[Message]:
         """The answer to come.
@@ -73,14 +79,22 @@ class Waiting:
         Raises:
             Refused: A request with this id is under way already.
         """
-        if key in self._open:
+        if key in self._open or key in self._late:
             raise Refused(INVALID_REQUEST, "a request with this id is under way")
         found = self._open[key] = asyncio.get_running_loop().create_future()
-        found.add_done_callback(lambda _: self._open.pop(key, None))
+        found.add_done_callback(lambda ended: self._done(key, ended))
         return found
+
+    def _done(self, key: Key, ended: asyncio.Future[Message]) -> None:
+        self._open.pop(key, None)
+        if ended.cancelled():
+            self._late[key] = None
+            if len(self._late) > MAX_LATE:
+                del self._late[next(iter(self._late))]
 
     def came(self, message: Message) -> bool:
         """Hands an answer to whoever waits for it; `False` if nobody does."""
+        self._late.pop(message.key, None)
         found = self._open.get(message.key)
         if found is None or found.done():
             return False
@@ -95,6 +109,7 @@ class Waiting:
 
     def end(self, problem: str) -> None:
         """Tells everybody that nothing will come."""
+        self._late.clear()
         for key in tuple(self._open):
             self.lost(key, problem)
 

@@ -118,13 +118,13 @@ class HostileServer:
             raise RuntimeError("nobody listens")
         await self.send(message if isinstance(message, bytes) else json.dumps(message).encode())
 
-    async def heard(self, method: str) -> dict[str, Any]:
-        """Waits for a message of this method, and gives the newest."""
+    async def heard(self, method: str, times: int = 1) -> dict[str, Any]:
+        """Waits until so many messages of this method have come, and gives the newest."""
         async with asyncio.timeout(WAIT):
             while True:
                 self._came.clear()
                 found = [each for each in self.seen if each.get("method") == method]
-                if found:
+                if len(found) >= times:
                     return found[-1]
                 await self._came.wait()
 
