@@ -4,6 +4,7 @@ ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 BRIDGE := .venvs/mcp1
+FASTMCP := .venvs/fastmcp
 UV := $(shell command -v uv 2>/dev/null)
 RUNTIME := -e packages/core -e packages/langchain opentelemetry-sdk
 MANIFESTS := $(wildcard packages/*/pyproject.toml) pyproject.toml
@@ -21,9 +22,10 @@ endif
 demo: $(VENV)/.runtime  ## the main job twice: unguarded and guarded
 	$(BIN)/lictor demo
 
-test: $(VENV)/.dev $(BRIDGE)/.ready  ## all tests
+test: $(VENV)/.dev $(BRIDGE)/.ready $(FASTMCP)/.ready  ## all tests
 	$(BRIDGE)/bin/python -m pytest tests/adapters/mcp_bridge $(ARGS)
-	$(BIN)/python -m pytest --ignore=tests/adapters/mcp_bridge $(ARGS)
+	$(FASTMCP)/bin/python -m pytest tests/fastmcp $(ARGS)
+	$(BIN)/python -m pytest --ignore=tests/adapters/mcp_bridge --ignore=tests/fastmcp $(ARGS)
 
 check: $(VENV)/.dev  ## lint, format, types
 	$(BIN)/ruff check .
@@ -63,6 +65,13 @@ $(BRIDGE)/.ready: $(MANIFESTS) constraints/mcp1.txt requirements-mcp1.txt
 	$(call create,$(BRIDGE))
 	$(call install,$(BRIDGE)) -c constraints/mcp1.txt -e packages/core -e packages/langchain \
 		-e packages/mcp -r requirements-mcp1.txt
+	@touch $@
+
+# FastMCP brings a hundred packages of its own
+$(FASTMCP)/.ready: $(MANIFESTS) constraints/fastmcp.txt requirements-fastmcp.txt
+	$(call create,$(FASTMCP))
+	$(call install,$(FASTMCP)) -c constraints/fastmcp.txt -e packages/core -e packages/mcp \
+		-r requirements-fastmcp.txt
 	@touch $@
 
 clean:

@@ -119,7 +119,10 @@ def test_an_adapter_imports_its_host_and_lictor_only(adapter: str) -> None:
     hosts = {
         "langchain": {"langchain", "langchain_core", "langgraph", "langsmith", "pydantic"},
         "llamaindex": {"llama_index"},
-        "mcp": {"anyio", "httpx", "mcp", "mcp_types", "pydantic", "starlette", "uvicorn"},
+        "mcp": {
+            *("anyio", "fastmcp", "httpx", "mcp", "mcp_types", "pydantic", "rfc8785"),
+            *("starlette", "uvicorn"),
+        },
     }[adapter]
     folder = ROOT / f"packages/{adapter}/src"
     for path in modules(folder):

@@ -20,6 +20,7 @@ import dataclasses
 import functools
 import json
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from typing import Any, Final, TypeAlias
 
@@ -98,7 +99,7 @@ class GateMiddleware:
                 came.append(await call_next(inner))
             return _wire(came[0])
 
-        with _set(_lister, _lister_of(inner, call_next)):
+        with listing(_lister_of(inner, call_next)):
             result = await self.ask(ctx.method, params, forward)
         return came[0] if came and result is came[0] else dict(result)
 
@@ -168,6 +169,17 @@ def _set(variable: ContextVar[Any], value: object) -> Iterator[None]:
         yield
     finally:
         variable.reset(token)
+
+
+def listing(lister: Lister) -> AbstractContextManager[None]:
+    """While open, the guard asks the server in this way what it offers."""
+    return _set(_lister, lister)
+
+
+def passed(method: str, params: Wire) -> bool:
+    """Whether the guard has let through exactly this, and it is met for the first time."""
+    let_through = _decided.get([])
+    return bool(let_through) and let_through.pop() == _written(method, params)
 
 
 def _error(no: Refused) -> MCPError:
@@ -241,8 +253,7 @@ class GatedServer(MCPServer[Any]):
         self, method: str, params: Wire, run: Callable[[], Awaitable[Any]]
     ) -> tuple[Any, Wire | None]:
         """What was run gave this; and its result for whoever asked, where that is another one."""
-        let_through = _decided.get([])
-        if let_through and let_through.pop() == _written(method, params):
+        if passed(method, params):
             return await run(), None
         came: list[Any] = []
         sent: list[Wire] = []
@@ -253,7 +264,7 @@ class GatedServer(MCPServer[Any]):
             sent.append(_wire(came[0]) if plain else {})  # contents of a resource are no message
             return sent[0]
 
-        with _set(_lister, self._offered):
+        with listing(self._offered):
             result = await self.gated.ask(method, params, forward)
         return (came[0], None) if sent and result is sent[0] else (None, result)
 
