@@ -169,3 +169,19 @@ def test_a_question_whose_text_was_edited_cannot_be_answered(store: SqlStore) ->
     with pytest.raises(StoreError, match="edited the store"):
         settle(store, row, YES, key, NOW)
     assert store.asks() == (row,)
+
+
+def test_a_question_counts_for_a_day_at_most(store: SqlStore) -> None:
+    reply = desk(store, Channel(Reply("pending"))).answer(ask(expires=int(NOW) + 30 * 86_400))
+    row = store.ask(reply.ref)
+    assert row is not None
+    assert row.expires == int(NOW) + 86_400
+
+
+def test_an_edited_question_keeps_no_other_from_being_seen(store: SqlStore) -> None:
+    for n in range(2):
+        desk(store, Channel(Reply("pending"))).answer(ask(digest=f"d{n}"))
+    first, second = store.asks()
+    with closing(sqlite3.connect(store.path)) as db, db:
+        db.execute("UPDATE approval SET request = '{' WHERE id = ?", (first.id,))
+    assert [row.id for row in store.asks()] == [second.id]

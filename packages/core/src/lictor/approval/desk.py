@@ -42,6 +42,8 @@ from lictor.ports import (
 
 CONFIRM: Final = "confirm:user"
 COMMIT_SECONDS: Final = 10.0
+DAY: Final = 86_400
+"""How long a question, or an answer that nobody has used, counts at most."""
 GLANCE: Final = 0.05
 """Seconds between looks at whether the caller is gone."""
 _STATES: Final = frozenset({"granted", "rejected", "pending", "expired", "unavailable"})
@@ -184,7 +186,7 @@ class Desk:
             ask.kinds,
             _request(ask, ask.arguments),
             int(at * 1_000_000),
-            ask.expires or int(at) + 86_400,
+            min(ask.expires or int(at) + DAY, int(at) + DAY),
         )
         row = replace(row, mac=seal(self._key, row))
         body: dict[str, Json] = {

@@ -13,6 +13,7 @@ import json
 import time
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -171,8 +172,11 @@ class SqlStore:
 
     def asks(self) -> tuple[AskRow, ...]:
         """All pending asks, the oldest first."""
-        rows = self._rows(s.ASKS_PENDING)
-        return tuple(row for row in map(_ask_row, rows) if row is not None)
+        found = []
+        for row in self._rows(s.ASKS_PENDING):
+            with suppress(ValueError, TypeError):  # what somebody has edited is nobody's question
+                found.append(_ask_row(row))
+        return tuple(row for row in found if row is not None)
 
     def ended(self, tasks: Collection[str]) -> frozenset[str]:
         """Which of these tasks have ended, here or in another process."""
