@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from mcp import Client, StdioServerParameters
+from mcp_types import ElicitResult
 
 from lictor import audit
 from lictor.gate import Gate
@@ -302,6 +303,42 @@ async def test_an_allowed_call_runs_and_a_denied_one_does_not_in_both_eras(
         ("files/put", "grant_scope"),
     }
     assert all(each["chain"] == ["user:local/alice", "agent:local/desktop"] for each in lines)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["auto", "legacy"])
+@pytest.mark.parametrize("yes", [True, False])
+@pytest.mark.asyncio
+async def test_a_client_that_shows_questions_is_asked_in_both_eras(
+    tmp_path: Path, mode: str, yes: bool
+) -> None:
+    script, target = tmp_path / "server.py", tmp_path / "written"
+    script.write_text(SDK)
+    file = tmp_path / "lictor.toml"
+    file.write_text(
+        '[mcp]\nagent = "desktop"\ntask = "files"\nuser = "alice"\nconfirm = true\n'
+        f'[mcp.servers.files]\ncommand = ["{sys.executable}", "{script}"]\n'
+        '[agents.desktop]\nowner = "alice"\n[users.alice]\n'
+        '[tasks.files]\ntools = ["files/look", "files/put"]\n'
+    )
+    asked: list[str] = []
+
+    async def answer(context: object, params: Any) -> ElicitResult:
+        asked.append(params.message)
+        return ElicitResult(action="accept", content={"allow": yes})
+
+    params = StdioServerParameters(
+        command=sys.executable, args=["-c", FRONT, "gateway", "-p", str(file)]
+    )
+    async with Client(params, mode=mode) as client:
+        await client.list_tools()
+    project(tmp_path, "look=read", "put=write")
+    async with Client(params, mode=mode, elicitation_callback=answer) as client:
+        wrote = await client.call_tool("put", {"name": str(target)})
+
+    assert len(asked) == 1
+    assert str(target) in asked[0].replace("\n      | ", "")
+    assert (wrote.is_error, target.exists()) == (not yes, yes)
 
 
 # -- what goes through ----------------------------------------------------------------------------

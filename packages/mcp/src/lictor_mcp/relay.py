@@ -20,7 +20,7 @@ import contextlib
 import logging
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 
 from lictor_mcp.guard import Failed, Guard, Refused
 from lictor_mcp.wire import (
@@ -53,6 +53,20 @@ PROTOCOL: Final = "io.modelcontextprotocol/"
 CLIENT: Final = f"{PROTOCOL}clientInfo"
 _OURS: Final = "lictor-"
 _log: Final = logging.getLogger("lictor.mcp")
+
+
+class Asking(Protocol):
+    """Asks the person at the client what a request needs."""
+
+    def came(self, message: Message) -> bool:
+        """Takes an answer of the client, if it is to a question of ours."""
+        ...
+
+    async def reply(
+        self, message: Message, ask: Callable[[Message, list[Message]], Awaitable[Wire]]
+    ) -> bytes:
+        """Has a request decided and answered, with what has to be asked meanwhile."""
+        ...
 
 
 class Unanswered(BaseException):
@@ -210,6 +224,7 @@ class Relay:
         self.up.set()
         self._by_server, self._by_client = Waiting(), Waiting()
         self.met: Callable[[Wire], Awaitable[None]] | None = None
+        self.asking: Asking | None = None
         self._under_way = UnderWay(self.reply, to_client)
         self._backs: set[asyncio.Task[None]] = set()
 
@@ -231,8 +246,9 @@ class Relay:
             await self._under_way.begin(message)
 
     def client_answered(self, message: Message) -> bool:
-        """Takes an answer of the client; `False` if this server has not asked for it."""
-        return self._by_client.came(message)
+        """Takes an answer of the client; `False` if nobody here has asked for it."""
+        ours = self.asking is not None and self.asking.came(message)
+        return ours or self._by_client.came(message)
 
     async def notified(self, message: Message) -> None:
         """Takes a notification of the client; a server that is not there does not miss it."""
@@ -251,6 +267,8 @@ class Relay:
         Returns:
             The answer: as the server wrote it, where nothing was changed.
         """
+        if self.asking is not None:
+            return await self.asking.reply(message, self.ask)
         came: list[Message] = []
         return await answered(message, self.ask(message, came), came)
 

@@ -26,16 +26,17 @@ from typing import Any, Final, TypeAlias
 
 from lictor.approval import Watched
 from lictor.assemble import Project, gate_of, project_of, read
-from lictor.dev import account
+from lictor.dev import FirstReady, account
 from lictor.errors import ConfigError, LictorError, table
 from lictor.forms import visible
 from lictor.gate import Gate
 from lictor.model import Assurance, ulid
-from lictor.ports import Store
+from lictor.ports import Approvals, Store
 from lictor.protect import refuse_unsafe
 from lictor.settings import AgentPart, McpPart, Settings, UserPart
 from lictor.task import Task
 from lictor.telemetry import Telemetry
+from lictor_mcp.gateway.asking import Asking
 
 MONTH: Final = 30 * 86_400
 SOON: Final = 2.0
@@ -55,12 +56,14 @@ class Opened:
         project: What it was made from.
         mcp: What the operator says about the gateway.
         keeper: Keeps its task.
+        asking: Asks at the client, where the operator says that it can.
     """
 
     gate: Gate
     project: Project
     mcp: McpPart
     keeper: TaskKeeper
+    asking: Asking | None = None
 
     @property
     def review(self) -> str:
@@ -108,12 +111,13 @@ def open_gate(path: Path | None, *, server: str = "", agent: str = "", task: str
             f"does not say which {'agent acts' if not agent else 'task a connection gets'}",
             f"{table('mcp')} with agent = and task =, or --agent and --task",
         )
-    gate = _gate(project, placement="p1" if mcp.separate else "p0")
+    asking = Asking() if mcp.confirm else None
+    gate = _gate(project, asking, placement="p1" if mcp.separate else "p0")
 
     def opened(session: str | None, purpose: str) -> Task:
         return gate.task(task, agent=agent, on_behalf_of=user, session=session, purpose=purpose)
 
-    return _begun(gate, project, mcp, opened)
+    return _begun(gate, project, mcp, opened, asking)
 
 
 def _first_day(folder: Path, agent: str) -> Opened:
@@ -148,9 +152,10 @@ def _first_day(folder: Path, agent: str) -> Opened:
     return _begun(gate, project, McpPart(), opened)
 
 
-def _gate(project: Project, *, placement: str = "p0") -> Gate:
-    def channel(store: Store) -> Watched:
-        return Watched(store, project.watch)
+def _gate(project: Project, asking: Asking | None = None, *, placement: str = "p0") -> Gate:
+    def channel(store: Store) -> Approvals:
+        watched = Watched(store, project.watch)
+        return watched if asking is None else FirstReady((asking, watched))
 
     return gate_of(
         project,
@@ -161,9 +166,11 @@ def _gate(project: Project, *, placement: str = "p0") -> Gate:
     )
 
 
-def _begun(gate: Gate, project: Project, mcp: McpPart, opened: Open) -> Opened:
+def _begun(
+    gate: Gate, project: Project, mcp: McpPart, opened: Open, asking: Asking | None = None
+) -> Opened:
     try:
-        return Opened(gate, project, mcp, TaskKeeper(gate, opened))
+        return Opened(gate, project, mcp, TaskKeeper(gate, opened), asking)
     except BaseException:
         gate.close()
         raise

@@ -23,7 +23,7 @@ from lictor.model import Tool, ToolCall
 from lictor_mcp import methods as m
 from lictor_mcp.guard import Failed, Guard, Refused
 from lictor_mcp.offers import MAX_PAGES, Wire, items
-from lictor_mcp.relay import Relay, Send, Unanswered, UnderWay, answered
+from lictor_mcp.relay import Asking, Relay, Send, Unanswered, UnderWay, answered
 from lictor_mcp.wire import (
     INTERNAL_ERROR,
     INVALID_PARAMS,
@@ -52,6 +52,7 @@ class Several:
 
     def __init__(self, relays: Mapping[str, Relay], to_client: Send) -> None:
         self._relays, self._to_client = dict(relays), to_client
+        self.asking: Asking | None = None
         self._under_way = UnderWay(self._reply, to_client)
         self._tasks: dict[str, str] = {}
 
@@ -63,7 +64,7 @@ class Several:
             await self._to_client(write(error(bad.id, bad.code, f"The message {bad.problem}.")))
             return
         if message.kind in ("result", "error"):
-            if not any(each.client_answered(message) for each in self._relays.values()):
+            if not self._answered(message):
                 _log.warning("dropped an answer of the client that nobody waits for")
         elif message.kind == "notification":
             if message.method == "notifications/cancelled":
@@ -81,10 +82,17 @@ class Several:
         """Ends everything under way."""
         await self._under_way.end()
 
-    async def _reply(self, message: Message) -> bytes:
-        return await answered(message, self._ask(message), [])
+    def _answered(self, message: Message) -> bool:
+        if self.asking is not None and self.asking.came(message):
+            return True
+        return any(each.client_answered(message) for each in self._relays.values())
 
-    async def _ask(self, message: Message) -> Wire:
+    async def _reply(self, message: Message) -> bytes:
+        if self.asking is not None:
+            return await self.asking.reply(message, self._ask)
+        return await answered(message, self._ask(message, []), [])
+
+    async def _ask(self, message: Message, came: list[Message]) -> Wire:
         method = message.method
         if method == "ping":
             return {}

@@ -88,6 +88,8 @@ class StdioGateway:
         relays = {each.server.name: each.relay for each in self._upstreams}
         self._front = Several(relays, self._to_client) if several else self._upstreams[0].relay
         if opened is not None:
+            if opened.asking is not None:
+                opened.asking.to_client, self._front.asking = self._to_client, opened.asking
             for each in self._upstreams:
                 each.guard.review, each.relay.met = opened.review, self._met
 
@@ -127,6 +129,9 @@ class StdioGateway:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        asking = None if self._opened is None else self._opened.asking
+        if asking is not None:
+            await asking.end()
         ends = [self._front.end(), *(each.end() for each in self._upstreams)]
         await asyncio.gather(*ends, return_exceptions=True)
         self._keeper.stop()
