@@ -12,6 +12,8 @@ Rules enforced here:
 from __future__ import annotations
 
 import contextlib
+import itertools
+import ssl
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -31,7 +33,9 @@ PARAM: Final = "mcp-param-"
 JSON: Final = "application/json"
 EVENTS: Final = "text/event-stream"
 CONNECT_SECONDS: Final = 10.0
-MAX_CONNECTIONS: Final = 1024
+MAX_CONNECTIONS: Final = 128
+POOLS: Final = 16
+"""A pool looks at all of its connections for every request: many small ones cost less."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,22 +165,14 @@ class Upstream:
     Args:
         url: Where it is.
         token: Our own credential for it, if it wants one.
-        client: Speaks HTTP; for tests.
     """
 
-    def __init__(
-        self, url: str, *, token: str = "", client: httpx.AsyncClient | None = None
-    ) -> None:
+    def __init__(self, url: str, *, token: str = "") -> None:
         self.url = url
         self._own = {"authorization": f"Bearer {token}"} if token else {}
-        self._client = client or httpx.AsyncClient(
-            timeout=httpx.Timeout(None, connect=CONNECT_SECONDS),
-            limits=httpx.Limits(
-                max_connections=MAX_CONNECTIONS, max_keepalive_connections=MAX_CONNECTIONS
-            ),
-            trust_env=False,
-            follow_redirects=False,
-        )
+        tls = httpx.create_ssl_context(trust_env=False)
+        self._clients = tuple(_client(tls) for _ in range(POOLS))
+        self._turn = itertools.cycle(self._clients)
 
     async def post(self, raw: bytes, headers: Mapping[str, str]) -> Answered:
         """Sends one message.
@@ -205,17 +201,18 @@ class Upstream:
         return await self._send("DELETE", headers, None)
 
     async def _send(self, verb: str, headers: Mapping[str, str], raw: bytes | None) -> Answered:
-        request = self._client.build_request(
+        client = next(self._turn)
+        request = client.build_request(
             verb, self.url, content=raw, headers={**headers, **self._own}
         )
         request.headers.pop("cookie", None)
         try:
-            response = await self._client.send(request, stream=True)
+            response = await client.send(request, stream=True)
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout):
             raise _failed("The server is not there.") from None
         except httpx.HTTPError:
             raise Unanswered(GONE) from None
-        self._client.cookies.clear()
+        client.cookies.clear()
         if 300 <= response.status_code < 400:
             await response.aclose()
             raise _failed("The server sends its callers elsewhere, where nothing was reviewed.")
@@ -223,8 +220,21 @@ class Upstream:
 
     async def close(self) -> None:
         """Ends all connections to it."""
-        await self._client.aclose()
+        for client in self._clients:
+            await client.aclose()
 
 
 def _failed(problem: str) -> Failed:
     return Failed({"code": INTERNAL_ERROR, "message": problem})
+
+
+def _client(tls: ssl.SSLContext) -> httpx.AsyncClient:
+    return httpx.AsyncClient(
+        timeout=httpx.Timeout(None, connect=CONNECT_SECONDS, pool=CONNECT_SECONDS),
+        limits=httpx.Limits(
+            max_connections=MAX_CONNECTIONS, max_keepalive_connections=MAX_CONNECTIONS
+        ),
+        verify=tls,
+        trust_env=False,
+        follow_redirects=False,
+    )
