@@ -95,6 +95,7 @@ def run_http(
             channel=lambda store: _watched(store, made),
             telemetry=Telemetry,
             clock=time.time,
+            placement="p1" if mcp.separate else "p0",
         )
     except BaseException:
         sock.close()
