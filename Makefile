@@ -17,7 +17,7 @@ create = $(UV) venv --quiet --allow-existing --python $(PYTHON) $(1)
 install = $(UV) pip install --quiet --python $(1)/bin/python
 endif
 
-.PHONY: demo test check fix bench docs pictures wheels clean
+.PHONY: demo test check fix bench interop docs pictures wheels clean
 
 demo: $(VENV)/.runtime  ## the main job twice: unguarded and guarded
 	$(BIN)/lictor demo
@@ -38,6 +38,9 @@ fix: $(VENV)/.dev
 
 bench: $(VENV)/.dev  ## writes build/bench/*.json
 	$(BIN)/python benchmarks/run.py $(ARGS)
+
+interop: $(VENV)/.dev  ## against parts of others, fetched now; writes build/interop/mcp.json
+	$(BIN)/python tests/interop/run.py $(ARGS)
 
 docs: $(VENV)/.dev  ## the generated pages
 	$(BIN)/python scripts/generate_docs.py

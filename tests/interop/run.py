@@ -1,0 +1,149 @@
+"""`make interop`: Lictor for MCP against parts of others. Tables, and build/interop/mcp.json.
+
+A part that cannot be had here is skipped and counted; `LICTOR_NO_SKIPS=1` makes that a failure.
+Names of legs may be given: `servers hostile conformance clients suite`.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import clients
+import conformance
+import hostile
+import servers
+import suite
+from parts import ROOT, Missing, Parts, skipping
+
+OUT = ROOT / "build/interop"
+Report = tuple[bool, dict[str, Any]]
+
+
+def _servers(parts: Parts, folder: Path) -> Report:
+    good, found = True, {}
+    for make in servers.cases(parts, folder):
+        case = make()
+        for era, checks in servers.check(case, folder / case.name).items():
+            bad = [name for name, held in checks if not held]
+            found[f"{case.name} {era}"] = {
+                "checks": len(checks),
+                "listed": checks[0][0],
+                "bad": bad,
+            }
+            print(f"  {case.name:<12} {era}  {checks[0][0]:<16} {len(checks)} checks  {_said(bad)}")
+            good = good and not bad
+    return good, found
+
+
+def _hostile(parts: Parts, folder: Path) -> Report:
+    folder.mkdir(parents=True)
+    checks = hostile.check(parts, folder)
+    bad = [name for name, held in checks if not held]
+    print(f"  {len(checks)} checks  {_said(bad)}")
+    return not bad, {"checks": len(checks), "bad": bad}
+
+
+def _conformance(parts: Parts, folder: Path) -> Report:
+    good, found = True, {}
+    plain: conformance.Column | None = None
+    for column in conformance.Servers(parts, folder).columns():
+        plain = plain or column
+        differences = column.differences(plain)
+        totals = {leg: list(column.total(leg)) for leg in column.lines}
+        held = column.control is not False and not differences
+        if column is plain:
+            held = all(totals[leg] == [*conformance.BASELINE[leg]] for leg in totals)
+        good = good and held
+        found[column.name] = {
+            "totals": totals,
+            "control": column.control,
+            "not_reviewable": column.left,
+            "differences": differences,
+        }
+        print(f"  {column.name:<22} {_totals(totals)}  {_said(differences)}")
+    return good, found
+
+
+def _clients(parts: Parts, folder: Path) -> Report:
+    good, found = True, {}
+    plain: conformance.Column | None = None
+    for column in clients.Clients(parts, folder).columns():
+        plain = plain or column
+        failing = clients.failing(column)
+        bad = sorted(failing ^ clients.failing(plain)) + clients.lost(column, plain)
+        totals = {leg: list(column.total(leg)) for leg in column.lines}
+        good = good and column.control is not False and not bad
+        found[column.name] = {
+            "totals": totals,
+            "control": column.control,
+            "not_reviewable": column.left,
+            "differences": bad,
+        }
+        print(f"  {column.name:<22} {_totals(totals)}  {_said(bad)}")
+    return good, found
+
+
+def _suite(parts: Parts, folder: Path) -> Report:
+    folder.mkdir(parents=True)
+    plain = suite.run(parts, folder / "plain.txt", guarded=False)
+    ours = suite.run(parts, folder / "guarded.txt", guarded=True)
+    bad = sorted(plain.failing ^ ours.failing)
+    print(f"  plain {plain.passed} passed, {len(plain.failing)} not")
+    print(f"  guarded {ours.passed} passed, {len(ours.failing)} not  {_said(bad)}")
+    found = {
+        name: {"passed": ran.passed, "failing": sorted(ran.failing)}
+        for name, ran in (("plain", plain), ("guarded", ours))
+    }
+    return bool(plain.passed) and not bad, {**found, "differences": bad}
+
+
+LEGS: dict[str, Callable[[Parts, Path], Report]] = {
+    "servers": _servers,
+    "hostile": _hostile,
+    "conformance": _conformance,
+    "clients": _clients,
+    "suite": _suite,
+}
+
+
+def _totals(totals: dict[str, list[int]]) -> str:
+    return "  ".join(f"{leg} {passed:>3}/{failed}" for leg, (passed, failed) in totals.items())
+
+
+def _said(bad: list[str]) -> str:
+    return "as it must be" if not bad else "DIFFERS: " + "; ".join(bad)
+
+
+def main(names: list[str]) -> int:
+    """Runs the legs; 0 if all that ran held."""
+    unknown = set(names) - LEGS.keys()
+    if unknown:
+        print(f"no such leg: {', '.join(sorted(unknown))}; there are {', '.join(LEGS)}")
+        return 2
+    parts, folder = Parts(OUT / "parts"), OUT / "run"
+    shutil.rmtree(folder, ignore_errors=True)
+    report: dict[str, Any] = {}
+    good, skipped = True, 0
+    for name in names or LEGS:
+        print(name, flush=True)
+        try:
+            held, report[name] = LEGS[name](parts, folder / name)
+            good = good and held
+        except Missing as missing:
+            skipped += 1
+            report[name] = {"skipped": str(missing)}
+            print(f"  skipped: {missing}")
+    report["good"], report["skipped"] = good, skipped
+    OUT.mkdir(parents=True, exist_ok=True)
+    (OUT / "mcp.json").write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+    print(f"{'held' if good else 'FAILED'}, {skipped} skipped; build/interop/mcp.json")
+    return 0 if good and (skipping() or not skipped) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
