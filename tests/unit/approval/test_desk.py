@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from lictor import audit
 from lictor.approval.desk import Desk, settle
 from lictor.errors import StoreError
 from lictor.model import ToolKey
-from lictor.ports import Ask, Reply
+from lictor.ports import Ask, Entry, PutTask, Reply, TaskRow
 from lictor.store import SqlStore, open_store
 
 NOW = 1_000_000.0
@@ -185,3 +186,16 @@ def test_an_edited_question_keeps_no_other_from_being_seen(store: SqlStore) -> N
     with closing(sqlite3.connect(store.path)) as db, db:
         db.execute("UPDATE approval SET request = '{' WHERE id = ?", (first.id,))
     assert [row.id for row in store.asks()] == [second.id]
+
+
+def test_a_question_that_goes_with_its_task_is_recorded_as_withdrawn(store: SqlStore) -> None:
+    task = TaskRow("t", "running", "local", "s", {})
+    store.commit((), (PutTask(task),), (), durable=True).result(10)
+    reply = desk(store, Channel(Reply("pending"))).answer(ask())
+
+    ended = Entry("task", int(NOW * 1e6), {}, task="t", verdict="ended")
+    store.commit((), (PutTask(replace(task, state="ended")),), (ended,), durable=True).result(10)
+
+    (record,) = records(store, "answer")
+    assert (record["ask"], record["verdict"]) == (reply.ref, "withdrawn")
+    assert audit.verify(store.path).ok

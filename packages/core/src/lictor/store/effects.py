@@ -16,12 +16,12 @@ Rules enforced here:
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final, cast
 
-from lictor.canonical import canonical, thawed
+from lictor.canonical import Json, canonical, thawed
 from lictor.errors import StoreError
 from lictor.model import Outcome
 from lictor.ports import (
@@ -74,11 +74,22 @@ def apply(sql: Statements, chain: Chain, member: Member) -> Committed:
         if found is not None:
             return Committed(guard, chain.head, found)
     late: dict[str, str] = {}
+    over: list[Entry] = []
     for write in member.writes:
+        if isinstance(write, PutTask) and write.task.state == "ended":
+            over += _over(sql, member, write.task.id)
         _write(sql, chain, member, write, late)
-    for entry in _entries(member, late):
+    for entry in (*_entries(member, late), *over):
         sql.run(s.RECORD_ADD, chain.seal(entry))
     return Committed(None, chain.head)
+
+
+def _over(sql: Statements, member: Member, task: str) -> Iterator[Entry]:
+    """The records of questions that go with their task: nobody will answer them."""
+    at = max((entry.at for entry in member.entries), default=0)
+    for ask, call, tenant, tool, digest in sql.rows(s.ASKS_OPEN, {"p_task": task}):
+        body: dict[str, Json] = {"ask": ask, "digest": digest, "evidence": False}
+        yield Entry("answer", at, body, call, tenant, task, tool, "withdrawn")
 
 
 def _entries(member: Member, late: Mapping[str, str]) -> Sequence[Entry]:

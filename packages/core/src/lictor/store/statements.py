@@ -192,6 +192,9 @@ ASK_USE: Final = (
     .values(state=_sql("'used'"), decision=_b("p_decision"), mac=_sql("''"))
     .where(APPROVAL.c.id == _b("p_id"), APPROVAL.c.state == _sql("'granted'"))
 )
+ASKS_OPEN: Final = select(
+    APPROVAL.c.id, APPROVAL.c.call, APPROVAL.c.tenant, APPROVAL.c.tool, APPROVAL.c.digest
+).where(APPROVAL.c.task == _b("p_task"), APPROVAL.c.state == _sql("'pending'"))
 ASKS_END: Final = (
     update(APPROVAL)
     .values(state=_sql("'withdrawn'"), request=_sql("'{}'"))
