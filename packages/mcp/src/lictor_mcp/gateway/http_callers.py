@@ -25,7 +25,8 @@ ISSUER: Final = "bearer-file"
 MIN_TOKEN: Final = 32
 MAX_FILE: Final = 64 * 1024
 _FORM: Final = (
-    'subject = "alice"\n  token = "…" (32 characters or more, for example: openssl rand -hex 32)'
+    "two lines of TOML, one with subject = and who calls, one with token = and 32 random "
+    "characters or more (openssl rand -hex 32)"
 )
 
 
@@ -38,7 +39,7 @@ def private(path: Path) -> str:
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as problem:
-        mend = f"write it there with mode 0600; it may be no symlink\n  {_FORM}"
+        mend = f"write it there with mode 0600; it may be no symlink; {_FORM}"
         raise ConfigError(str(path), f"cannot be opened: {problem.strerror}", mend) from None
     with os.fdopen(handle, "rb") as file:
         found = os.fstat(handle)
@@ -90,9 +91,9 @@ class Bearers:
             self._known.append((known, caller))
         if not self._known:
             raise ConfigError(
-                "lictor gateway --listen",
+                "--listen",
                 "has no callers: it does not start without knowing who calls, on loopback too",
-                f'write a file, mode 0600, and name it: [mcp] bearer = ["alice.token"]\n  {_FORM}',
+                f'write a file, mode 0600, and name it: [mcp] bearer = ["alice.token"]; {_FORM}',
             )
 
     def __call__(self, authorization: bytes | None) -> Caller | None:
