@@ -7,13 +7,12 @@ allows, changes nothing. The rest of the gate is the real one.
 from __future__ import annotations
 
 import atexit
-import contextlib
 import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from home import AGENT, READ, TASK, home
+from home import AGENT, READ, TASK, USER, home, methods
 from mcp.server.lowlevel.server import Server
 
 from lictor import Gate
@@ -22,9 +21,11 @@ from lictor.model import Review, Tool, ToolKey
 from lictor.ports import Known
 from lictor_mcp import GateMiddleware
 from lictor_mcp.callers import Caller
+from lictor_mcp.guard import Failed
+from lictor_mcp.methods import OURS
+from lictor_mcp.offers import Offers
 
 SERVER = "local"
-COUNT = {"servers": 0, "requests": 0}
 
 
 class Agreeable(Catalog):
@@ -50,11 +51,29 @@ def gate_of(folder: Path) -> Gate:
     """A gate that allows everything it can understand."""
     gate = Gate.from_file(home(folder, allow_all=True))
     catalog = Agreeable()
+    for tool in methods(SERVER).values():
+        catalog.accept(tool)
     gate._stages.catalog = catalog
     gate.met = catalog.accept  # type: ignore[method-assign]
     return gate
 
 
+_get = Offers.get
+
+
+async def _offered(self: Any, name: str, *, anew: bool = False) -> Tool | None:
+    """Many of those servers list nothing of what they offer: the guard would refuse all of it."""
+    try:
+        found = await _get(self, name, anew=anew)
+    except Failed:
+        found = None
+    if found is None:
+        shown = name if self._method == "tools/list" else f"{OURS}prompt/{name}"
+        found = Tool(ToolKey(SERVER, shown), "", {"type": "object", "additionalProperties": True})
+    return found
+
+
+Offers.get = _offered  # type: ignore[method-assign]
 _folder = Path(tempfile.mkdtemp(prefix="lictor-interop-"))
 atexit.register(shutil.rmtree, _folder, ignore_errors=True)
 _gate = gate_of(_folder)
@@ -63,24 +82,9 @@ _init = Server.__init__
 
 def _guarded(self: Any, *arguments: Any, **options: Any) -> None:
     _init(self, *arguments, **options)
-    COUNT["servers"] += 1
     self.middleware.append(
-        GateMiddleware(
-            _gate, server=SERVER, agent=AGENT, task=TASK, caller=lambda _: Caller("alice")
-        )
+        GateMiddleware(_gate, server=SERVER, agent=AGENT, task=TASK, caller=lambda _: Caller(USER))
     )
 
 
 Server.__init__ = _guarded  # type: ignore[method-assign]
-
-
-def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Says that it was there."""
-    terminalreporter.write_line(f"guarded servers: {COUNT['servers']}")
-
-
-def pytest_sessionfinish() -> None:
-    """Leaves a note, also from a worker: how many servers were guarded."""
-    note = _folder.parent / "lictor-interop-count"
-    with contextlib.suppress(OSError), note.open("a") as file:
-        file.write(f"{COUNT['servers']}\n")

@@ -26,7 +26,17 @@ class Ran:
 def run(parts: Parts, log: Path, *, guarded: bool) -> Ran:
     """Runs them in the SDK's unpacked sources."""
     more = ("-p", "guard_plugin") if guarded else ()
-    options = ("-q", "-o", "addopts=", "-o", "log_cli=false", "-o", "filterwarnings=")
+    options = (
+        "-q",
+        "-rfE",
+        "--tb=no",
+        "-o",
+        "addopts=",
+        "-o",
+        "log_cli=false",
+        "-o",
+        "filterwarnings=",
+    )
     limits = ("-n", "2", "--timeout", "60", "--timeout-method=thread")
     done = subprocess.run(
         [
