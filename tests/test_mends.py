@@ -143,7 +143,7 @@ def resolved(words: list[str]) -> tuple[Any, list[str]]:
     """
     found: Any = typer.main.get_command(app)
     while isinstance(found, TyperGroup):
-        if not words and found.invoke_without_command:
+        if found.invoke_without_command and (not words or words[0].startswith("-")):
             break
         assert words, f"{found.name} needs one of {sorted(found.commands)}"
         name, *words = words
@@ -160,7 +160,8 @@ def wrong(text: str, *, mend: bool = True) -> str:
         mend: It is to be run as it stands; else it may leave out what it is about.
     """
     try:
-        command, rest = resolved(text.split()[1:])
+        words = text.split(" -- ")[0].split()[1:]  # behind it stands somebody else's command
+        command, rest = resolved(words)
     except AssertionError as error:
         return str(error)
     options = {name for param in command.params for name in (*param.opts, *param.secondary_opts)}

@@ -152,7 +152,7 @@ class StdioGateway:
             raise ConfigError(
                 "lictor gateway",
                 f"its stdin and stdout are what a client speaks through, and here: {problem}",
-                "let an MCP client start it; lictor gateway install writes its configuration",
+                "let an MCP client start it; lictor gateway install NAME",
             ) from None
         self._writer = asyncio.StreamWriter(transport, protocol, None, loop)
         return reader
