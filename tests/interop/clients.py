@@ -16,6 +16,8 @@ from talk import NEW, OLD
 
 LEGS = {"F": OLD, "G": NEW}
 BASELINE = {"F": (247, 0), "G": (405, 0)}
+KNOWN = frozenset({"G http-custom-headers: 1 failed"})
+"""The suite has the client send null for an argument whose schema says boolean: that is denied."""
 FOLDER = Path(__file__).parent
 SERVER = "scenario"
 TIMEOUT = "60000"

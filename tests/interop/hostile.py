@@ -28,7 +28,7 @@ The mail is none, it only says so; as `send` it would also need a person's yes h
 """
 BLOCKED = frozenset({"run_command", "env_var"})
 LIMITS = {
-    f"{SERVER}/send_email": {"to": ["ann@example.org"]},
+    f"{SERVER}/send_email": {"to": {"equals": ["ann@example.org"]}},
     f"{SERVER}/echo": {"text": {"any": True}},
     f"{SERVER}/fetch": {"url": {"url_under": "https://api.example.org/v1"}},
 }
