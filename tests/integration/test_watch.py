@@ -274,7 +274,7 @@ def test_a_question_that_somebody_has_edited_in_the_store_is_not_put(world: Worl
     watch.press("!!")
     watch.until("ended)")
     assert "bob" not in watch.seen
-    assert world.records("answer") == []
+    assert [each["verdict"] for each in world.records("answer")] == ["withdrawn"]
 
 
 def test_a_long_argument_is_shown_whole_on_a_key(world: World) -> None:
