@@ -931,7 +931,7 @@ def test_observe_lets_no_revoked_or_foreign_task_go_on(world: Make, what: str, r
 @pytest.mark.parametrize(
     ("what", "reason"),
     [("expired", "grant_expired"), ("disabled", "principal_unknown"), ("ended", "task_ended"),
-     ("link", "protected")],
+     ("link", "protected"), ("blocked", "tool_blocked")],
 )  # fmt: skip
 def test_what_was_true_before_the_question_is_looked_at_again_after_the_answer(
     world: Make, tmp_path: Path, what: str, reason: str
@@ -950,6 +950,9 @@ def test_what_was_true_before_the_question_is_looked_at_again_after_the_answer(
                 del directory.people["alice"]
             elif what == "ended":
                 task.end()
+            elif what == "blocked":
+                stages = w.gate._stages
+                stages.swap(w.gate.catalog.with_blocked(WRITE.key), stages.policy)
             else:
                 (tmp_path / "way").unlink()
                 (tmp_path / "way").symlink_to(tmp_path / "home")

@@ -324,6 +324,9 @@ class Stages:
             a.met |= set(asks)
             # A person takes minutes: what was true before the question must be true after it.
             self.unreserve(a)
+            blocked = self.catalog.check(a.call.tool)
+            if blocked is not None:
+                raise Refuse(blocked)
             self.locate(a)
             self.reserve(a)
         raise Refuse("policy_error", "the policy keeps asking for more")
