@@ -174,7 +174,7 @@ class UnderWay:
     def cancel(self, message: Message) -> None:
         """A request that the client takes back goes no further."""
         wanted = message.params.get("requestId")
-        found = self._tasks.get((type(wanted).__name__, wanted)) if _is_id(wanted) else None
+        found = self._tasks.get((type(wanted).__name__, wanted)) if is_id(wanted) else None
         if found is not None:
             found.cancel()
 
@@ -291,7 +291,7 @@ class Relay:
             found = await self._exchange(message)
             if came is not None:
                 came.append(found)
-            return _result(found)
+            return result_of(found)
 
         return await self._guarded.request(
             message.method,
@@ -375,7 +375,7 @@ class Relay:
                 came.append(await waiting)
             finally:
                 waiting.cancel()
-            return _result(came[0])
+            return result_of(came[0])
 
         raw = await self._answer_back(message, forward, came)
         with contextlib.suppress(Failed):
@@ -390,7 +390,7 @@ class Relay:
             return write(error(message.id, no.code, no.text, no.data))
         except Failed as failed:
             if not came or came[0].kind != "error":
-                return write(_failure(message.id, failed))
+                return write(failure(message.id, failed))
         except Unanswered as lost:
             return write(error(message.id, INTERNAL_ERROR, str(lost)))
         return write({**came[0].value, "id": message.id}) if self._alias else came[0].raw
@@ -411,7 +411,7 @@ class Relay:
         id = f"{self._nonce}{self._count}"
         request = {"jsonrpc": "2.0", "id": id, "method": method, "params": dict(params)}
         try:
-            return _result(await self._exchange(parse(write(request))))
+            return result_of(await self._exchange(parse(write(request))))
         except Unanswered as lost:
             raise Failed({"code": INTERNAL_ERROR, "message": str(lost)}) from None
 
@@ -492,7 +492,7 @@ async def answered(message: Message, asked: Awaitable[Wire], came: list[Message]
         return write(error(message.id, no.code, no.text, no.data))
     except Failed as failed:
         said = came and came[0].kind == "error"
-        return came[0].raw if said else write(_failure(message.id, failed))
+        return came[0].raw if said else write(failure(message.id, failed))
     except Unanswered as lost:
         text = f"{lost} Whether the call ran is not known."
         return write(error(message.id, INTERNAL_ERROR, text))
@@ -512,7 +512,7 @@ def _told(ended: asyncio.Task[None]) -> None:
         _log.error("a request could not be served: %r", problem)
 
 
-def _result(message: Message) -> Wire:
+def result_of(message: Message) -> Wire:
     """The result of an answer.
 
     Raises:
@@ -526,10 +526,12 @@ def _result(message: Message) -> Wire:
     return found
 
 
-def _failure(to: Id | None, failed: Failed) -> dict[str, Any]:
+def failure(to: Id | None, failed: Failed) -> dict[str, Any]:
+    """The error answer that tells of it."""
     code, text = failed.error.get("code"), failed.error.get("message")
     return error(to, int(code) if type(code) is int else INTERNAL_ERROR, str(text))
 
 
-def _is_id(value: object) -> bool:
+def is_id(value: object) -> bool:
+    """Whether it can be the id of a request."""
     return type(value) in (int, str)

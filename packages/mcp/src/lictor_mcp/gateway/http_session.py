@@ -40,7 +40,17 @@ from lictor_mcp.gateway.http_upstream import (
 )
 from lictor_mcp.gateway.pending import GatewayGuard
 from lictor_mcp.guard import Failed, Refused, Wire
-from lictor_mcp.relay import GONE, SECONDS, SLOW, UNREADABLE, Unanswered, Waiting
+from lictor_mcp.relay import (
+    GONE,
+    SECONDS,
+    SLOW,
+    UNREADABLE,
+    Unanswered,
+    Waiting,
+    failure,
+    is_id,
+    result_of,
+)
 from lictor_mcp.wire import (
     DENIED,
     INTERNAL_ERROR,
@@ -256,7 +266,7 @@ class Session:
 
         async def forward() -> Wire:
             came.append(await self._exchange(exchange))
-            return _result(came[0])
+            return result_of(came[0])
 
         try:
             await self._repeated(message, exchange.headers)
@@ -272,7 +282,7 @@ class Session:
             return write(error(message.id, no.code, no.text, no.data))
         except Failed as failed:
             said = came and came[0].kind == "error"
-            return came[0].raw if said else write(_failure(message.id, failed))
+            return came[0].raw if said else write(failure(message.id, failed))
         except Unanswered as lost:
             text = f"{lost} Whether the call ran is not known."
             return write(error(message.id, INTERNAL_ERROR, text))
@@ -425,7 +435,7 @@ class Session:
                 raise Unanswered("The client did not answer in time.") from None
             finally:
                 waiting.cancel()
-            return _result(came[0])
+            return result_of(came[0])
 
         try:
             with await self.home():
@@ -435,7 +445,7 @@ class Session:
             raw = write(error(message.id, no.code, no.text, no.data))
         except Failed as failed:
             said = came and came[0].kind == "error"
-            raw = came[0].raw if said else write(_failure(message.id, failed))
+            raw = came[0].raw if said else write(failure(message.id, failed))
         except Unanswered as lost:
             raw = write(error(message.id, INTERNAL_ERROR, str(lost)))
         await self._tell(raw)
@@ -460,7 +470,7 @@ class Session:
     def _cancelled(self, message: Message) -> bool:
         """Whether the request is still being decided, and goes no further."""
         wanted = message.params.get("requestId")
-        found = self._pending.get((type(wanted).__name__, wanted)) if _is_id(wanted) else None
+        found = self._pending.get((type(wanted).__name__, wanted)) if is_id(wanted) else None
         if found is None or found.sent or found.task is None:
             return False
         found.task.cancel()
@@ -507,8 +517,8 @@ class Session:
         try:
             answered = await self.served.upstream.post(message.raw, self._own(method))
             if not answered.streams:
-                return _result(_read(message, answered, await answered.body()))
-            return _result(await self._first(answered, message))
+                return result_of(_read(message, answered, await answered.body()))
+            return result_of(await self._first(answered, message))
         except Unanswered as lost:
             raise Failed({"code": INTERNAL_ERROR, "message": str(lost)}) from None
 
@@ -567,21 +577,3 @@ def _read(asked: Message, answered: Answered, raw: bytes) -> Message:
     if message.kind not in ("result", "error") or message.key != asked.key:
         raise Unanswered("The server answered something else.")
     return message
-
-
-def _result(message: Message) -> Wire:
-    if message.kind == "error":
-        raise Failed(message.value["error"])
-    if not isinstance(message.result, dict):
-        raise Failed({"code": INTERNAL_ERROR, "message": "The server's result is no object."})
-    found: Wire = message.result
-    return found
-
-
-def _failure(to: Id | None, failed: Failed) -> dict[str, Any]:
-    code, text = failed.error.get("code"), failed.error.get("message")
-    return error(to, int(code) if type(code) is int else INTERNAL_ERROR, str(text))
-
-
-def _is_id(value: object) -> bool:
-    return type(value) in (int, str)
