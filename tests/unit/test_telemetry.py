@@ -350,6 +350,69 @@ class TestSampling:
         assert rig.total() == 1
 
 
+class _Asked:
+    """Loggers that want only what is at least this severe; `None`: they cannot be asked."""
+
+    def __init__(self, least: int | None) -> None:
+        self.least = least
+
+    def get_logger(self, *names: Any, **more: Any) -> Any:
+        return self
+
+    def enabled(self, *, severity_number: Any, event_name: str) -> bool:
+        if self.least is None:
+            raise RuntimeError("cannot say")
+        return bool(severity_number.value >= self.least)
+
+
+class TestNobodyListens:
+    """Then nothing is put together, and it counts all the same."""
+
+    @staticmethod
+    def deaf(rig: Rig, least: int | None = 99) -> Telemetry:
+        return Telemetry(None, rig.meters, _Asked(least), known_tools=TOOLS)  # type: ignore[arg-type]
+
+    @pytest.mark.parametrize("registered", [True, False])
+    @pytest.mark.parametrize("failure", [True, False])
+    def test_counted_is_what_decided_would_have_counted(
+        self, rig: Rig, registered: bool, failure: bool
+    ) -> None:
+        telemetry, made, pep = self.deaf(rig), decision(), Decided(decision()).pep
+        assert not telemetry.listens(made, failure=failure)
+        rig.telemetry.decided(decided(made, registered=registered, failure=failure))
+        telemetry.counted(made, pep, registered=registered, failure=failure, took_ns=50_000)
+        (point,) = rig.points("lictor.decisions")
+        assert point.value == 2
+        (timed,) = rig.points("lictor.decision.duration")
+        assert (timed.count, timed.sum) == (2, pytest.approx(0.0001))
+
+    @pytest.mark.parametrize(
+        ("verdict", "failure", "heard"),
+        [(ALLOW, False, 9), ((Verdict.DENY, "grant_scope"), False, 13), (ALLOW, True, 17)],
+    )
+    def test_a_log_that_wants_a_severity_hears_it_and_no_lesser_one(
+        self, rig: Rig, verdict: tuple[Verdict, str], failure: bool, heard: int
+    ) -> None:
+        made = decision(*verdict)
+        assert self.deaf(rig, heard).listens(made, failure=failure)
+        assert not self.deaf(rig, heard + 1).listens(made, failure=failure)
+
+    @pytest.mark.parametrize(("outcome", "heard"), [(Outcome.DONE, 9), (Outcome.FAILED, 13)])
+    def test_so_with_outcomes(self, rig: Rig, outcome: Outcome, heard: int) -> None:
+        assert self.deaf(rig, heard).follows(outcome)
+        assert not self.deaf(rig, heard + 1).follows(outcome)
+
+    def test_who_cannot_say_is_told(self, rig: Rig) -> None:
+        assert self.deaf(rig, None).listens(decision(), failure=False)
+        assert self.deaf(rig, None).follows(Outcome.DONE)
+
+    def test_a_tracer_listens_unless_it_is_suppressed_here(self, rig: Rig) -> None:
+        telemetry = Telemetry(rig.tracers, rig.meters, _Asked(99))  # type: ignore[arg-type]
+        assert telemetry.listens(decision(), failure=False)
+        with suppress_instrumentation():
+            assert not telemetry.listens(decision(), failure=False)
+
+
 class _Crash(SpanProcessor):
     def on_start(self, span: Span, parent_context: context.Context | None = None) -> None:
         raise RuntimeError("start")

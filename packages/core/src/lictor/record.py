@@ -123,10 +123,22 @@ class Teller:
 
     def decided(self, a: Attempt, decision: Decision, head: Head) -> None:
         """Span, log event and metrics of a decision."""
-        with contextlib.suppress(Exception):
-            a.ids = self.telemetry.decided(self._decided(a, decision, head))
+        try:
+            failure = decision.reason != PERMIT and REFUSALS[decision.reason].failure
+            if self.telemetry.listens(decision, failure=failure):
+                a.ids = self.telemetry.decided(self._decided(a, decision, head, failure))
+            else:  # what nobody hears is not put together
+                self.telemetry.counted(
+                    decision,
+                    a.call.pep,
+                    registered=a.found is not None,
+                    failure=failure,
+                    took_ns=time.time_ns() - a.started_ns,
+                )
+        except Exception:
+            return
 
-    def _decided(self, a: Attempt, decision: Decision, head: Head) -> Decided:
+    def _decided(self, a: Attempt, decision: Decision, head: Head, failure: bool) -> Decided:
         task = a.found_task
         return Decided(
             decision=decision,
@@ -152,7 +164,7 @@ class Teller:
             stream=head.stream,
             seq=head.seq,
             head=head.hash,
-            failure=decision.reason != PERMIT and REFUSALS[decision.reason].failure,
+            failure=failure,
             channels=tuple(sorted({reply.channel for reply in a.answers})),
             evidence=all(_evidence(a, reply) for reply in a.answers),
             arguments=self._clear(a),
@@ -194,6 +206,8 @@ class Teller:
 
     def executed(self, a: Attempt, decision: Decision, outcome: Outcome, head: Head) -> None:
         """Log event of an outcome."""
+        if not self.telemetry.follows(outcome):
+            return
         with contextlib.suppress(Exception):
             self.telemetry.executed(
                 Executed(

@@ -31,7 +31,7 @@ from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, Context
 from opentelemetry.trace import Span, SpanContext, Status, StatusCode, TraceFlags
 
 from lictor import telemetry_names as names
-from lictor.model import Decision, Mode, Outcome, Verdict
+from lictor.model import Decision, Mode, Outcome, Pep, Verdict
 from lictor.telemetry_event import (
     NO_IDS,
     UNREGISTERED,
@@ -117,6 +117,39 @@ class Telemetry:
         """The trace a decision made here and now would belong to, for its record."""
         return self._safely(_ids, self._parent()) or NO_IDS
 
+    def listens(self, decision: Decision, *, failure: bool) -> bool:
+        """Whether a span or a log event would tell of a decision; if not, `counted` is all of it.
+
+        Args:
+            decision: The decision.
+            failure: The gate could not decide.
+        """
+        try:
+            severity = _severity(decision, failure)
+            wanted = self._wanted(severity_number=severity, event_name=names.EVENT_DECISION_MADE)
+            return wanted or self._tracing()
+        except Exception:
+            return True  # `decided` meets it again, and counts it
+
+    def counted(
+        self, decision: Decision, pep: Pep, *, registered: bool, failure: bool, took_ns: int
+    ) -> None:
+        """Counts and times a decision that nobody listens to."""
+        try:
+            row = self._count(decision, pep, registered, failure)
+            self._duration.record(max(0, took_ns) / 1e9, row.timed, None)
+        except Exception:
+            self._tally.failed()
+
+    def follows(self, outcome: Outcome) -> bool:
+        """Whether `executed` would tell of an outcome."""
+        try:
+            return self._wanted(
+                severity_number=_gravity(outcome), event_name=names.EVENT_EXECUTION_FINISHED
+            )
+        except Exception:
+            return True
+
     def decided(self, event: Decided) -> Ids:
         """Emits a decision: count, span, log event, duration.
 
@@ -127,7 +160,7 @@ class Telemetry:
         span: Span = trace.INVALID_SPAN
         told, row, where = None, None, None
         try:
-            row = self._count(event)
+            row = self._count(event.decision, event.pep, event.registered, event.failure)
             span = parent = self._parent()
             if self._tracing():
                 told = self._describe.decision(event)
@@ -136,7 +169,7 @@ class Telemetry:
         except Exception:
             self._tally.failed()
         try:
-            severity = _severity(event)
+            severity = _severity(event.decision, event.failure)
             if self._wanted(severity_number=severity, event_name=names.EVENT_DECISION_MADE):
                 told = self._describe.decision(event) if told is None else told
                 self._log_decision(event, severity, told, span)
@@ -178,11 +211,11 @@ class Telemetry:
             self._tally.failed()
             return None
 
-    def _count(self, event: Decided) -> Row:
-        tool, decision = UNREGISTERED, event.decision
-        if event.registered:
+    def _count(self, decision: Decision, pep: Pep, registered: bool, failure: bool) -> Row:
+        tool = UNREGISTERED
+        if registered:
             tool = self._safely(self._tally.label, decision.tool, self._known) or OTHER
-        return self._tally.count(tool, decision, event.pep, self._mode, event.failure)
+        return self._tally.count(tool, decision, pep, self._mode, failure)
 
     def _parent(self) -> Span:
         return self._safely(_parent) or trace.INVALID_SPAN
@@ -220,9 +253,7 @@ class Telemetry:
         self._emit(names.EVENT_DECISION_MADE, severity, told, span, event.ended_ns)
 
     def _executed(self, event: Executed) -> None:
-        good = event.outcome is Outcome.DONE or event.outcome is Outcome.SUSPENDED
-        severity = SeverityNumber.INFO if good else SeverityNumber.WARN
-        name = names.EVENT_EXECUTION_FINISHED
+        severity, name = _gravity(event.outcome), names.EVENT_EXECUTION_FINISHED
         if self._wanted(severity_number=severity, event_name=name):
             # Without the decision's ids, the host's span is at least of the same trace.
             span = _remembered(event.ids) if event.ids.trace_id else self._parent()
@@ -375,11 +406,16 @@ def _always(*, severity_number: SeverityNumber, event_name: str) -> bool:
     return True
 
 
-def _severity(event: Decided) -> SeverityNumber:
-    if event.failure:
+def _severity(decision: Decision, failure: bool) -> SeverityNumber:
+    if failure:
         return SeverityNumber.ERROR
-    allowed = event.decision.verdict is Verdict.ALLOW
+    allowed = decision.verdict is Verdict.ALLOW
     return SeverityNumber.INFO if allowed else SeverityNumber.WARN
+
+
+def _gravity(outcome: Outcome) -> SeverityNumber:
+    good = outcome is Outcome.DONE or outcome is Outcome.SUSPENDED
+    return SeverityNumber.INFO if good else SeverityNumber.WARN
 
 
 def _ids(span: Span) -> Ids:
