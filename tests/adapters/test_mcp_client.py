@@ -320,3 +320,30 @@ async def test_a_resource_that_may_not_be_read_does_not_reach_the_client(far: Sc
             got = await read.receive()
 
     assert got.message.result["content"][0]["text"] == WITHHELD
+
+
+@pytest.mark.parametrize("ours", [True, False])
+async def test_a_grant_leaves_for_a_server_of_ours_only(far: Scene, ours: bool) -> None:
+    wires = Wires()
+    item = request(1, "look")
+    item.message.params["_meta"] = {"lictor/grant": "eyJ0", "progressToken": 7}
+    async with guard_transport(wires.open(), far.gate, server="far", ours=ours) as (_, write):
+        with far.task():
+            await write.send(item)
+            await wires.say(id=(await wires.next()).id, result=TOOLS)
+            called = await wires.next()
+
+    assert called.params["arguments"] == {}
+    assert called.params["_meta"]["progressToken"] == 7
+    assert ("lictor/grant" in called.params["_meta"]) is ours
+
+
+async def test_a_grant_where_none_belongs_does_not_leave(far: Scene) -> None:
+    wires = Wires()
+    async with guard_transport(wires.open(), far.gate, server="far") as (read, write):
+        with far.task():
+            await write.send(request(1, "look", _meta={"lictor/grant": "eyJ0"}))
+            got = await read.receive()
+
+    assert got.message.error.data["lictor"]["code"] == "not_canonical"
+    assert wires.sent.statistics().current_buffer_used == 0

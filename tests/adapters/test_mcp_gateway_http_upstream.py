@@ -514,3 +514,19 @@ async def test_an_id_that_is_under_way_in_a_session_is_refused(world: Callable[.
 
     assert "under way" in second.json()["error"]["message"]
     assert len(made.server.calls) == 1
+
+
+async def test_a_grant_does_not_reach_a_server_that_is_none_of_ours(
+    world: Callable[..., World],
+) -> None:
+    made = world()
+    meta = {**META, "lictor/grant": "eyJ0"}
+    asked = look()
+    asked["params"]["_meta"] = meta
+    note = {"jsonrpc": "2.0", "method": "notifications/progress", "params": {"_meta": meta}}
+    async with made.running() as http:
+        await http.post(made.url, json=asked, headers=MODERN)
+        await http.post(made.url, json=note, headers={**MODERN, "mcp-method": note["method"]})
+
+    assert made.server.calls[0]["params"]["_meta"] == META
+    assert json.loads(made.server.heard[0])["params"]["_meta"] == META

@@ -94,3 +94,25 @@ def test_what_is_written_is_one_line_of_ascii() -> None:
 
 def _with(number: str) -> bytes:
     return b'{"jsonrpc":"2.0","id":1,"method":"x","params":{"a":%b}}' % number.encode()
+
+
+def test_only_the_bytes_of_meta_change_when_it_is_written_anew() -> None:
+    raw = (
+        b'{ "id" : 1,"jsonrpc":"2.0", "params" : {"a":{"_meta":{"x":1}},"b":1.50 , '
+        b'"_m\\u0065ta" : {"x" : 2, "y":"\xc3\xa9"},"c":"\xc3\xa9"} , "method":"tools/call"}'
+    )
+    made = wire.with_meta(wire.parse(raw), {"y": "\u00e9"})
+    assert made.raw == raw.replace(b'{"x" : 2, "y":"\xc3\xa9"}', b'{"y":"\\u00e9"}')
+    assert made.params["_meta"] == {"y": "\u00e9"}
+
+
+def test_the_meta_of_a_result_can_be_written_anew() -> None:
+    made = wire.with_meta(wire.parse(b'{"jsonrpc":"2.0","id":1,"result":{"_meta":{"x":1}}}'), {})
+    assert made.raw == b'{"jsonrpc":"2.0","id":1,"result":{"_meta":{}}}'
+
+
+@pytest.mark.parametrize("name", ["lictor/grant", "Lictor/Grant", "l\\u0069ctor/proof"])
+def test_a_member_in_which_authority_travels_is_noticed_anywhere(name: str) -> None:
+    text = '{"jsonrpc":"2.0","id":1,"method":"x","params":{"a":[{"_meta":{"%s":1}}]}}'
+    assert wire.parse((text % name).encode()).ours
+    assert not wire.parse((text % "lictor").encode()).ours

@@ -282,3 +282,96 @@ async def test_the_end_of_the_connection_leaves_nobody_waiting(line: Callable[..
         await made.server.heard("tools/call")
         await made.relay.end()
     assert [each["verdict"] for each in made.lines("outcome")] == ["unknown"]
+
+
+# -- grants that travel ---------------------------------------------------------------------------
+
+GRANT = {"lictor/grant": "eyJ0", "Lictor/Proof": "eyJ1", "progressToken": 1}
+
+
+def told(made: Line) -> str:
+    """Everything that has reached the server."""
+    return b"\n".join(made.server.raws).decode().casefold()
+
+
+@pytest.mark.attack("X36")
+async def test_a_grant_in_meta_does_not_reach_a_server_that_is_none_of_ours(
+    line: Callable[..., Line],
+) -> None:
+    made = line(known_method("roots/list"))
+    made.replies["roots/list"] = {"result": {"roots": [], "_meta": GRANT}}
+    params = {"name": "look", "arguments": {"name": "\u00e9"}, "_meta": GRANT}
+    with made.task():
+        assert code_of(await made.ask("tools/call", params)) == "permit"
+        for method in ("tools/list", "ping", "initialize", "subscriptions/listen"):
+            await made.ask(method, {"_meta": GRANT})
+        note = {"jsonrpc": "2.0", "method": "notifications/progress", "params": {"_meta": GRANT}}
+        await made.raw(json.dumps(note).encode())
+        await made.server.say({"jsonrpc": "2.0", "id": "s", "method": "roots/list"})
+        await made.quiet()
+
+    assert "lictor/" not in told(made)
+    assert told(made).count('"_meta": {"progresstoken":1}') == 7
+
+
+@pytest.mark.attack("X36")
+@pytest.mark.parametrize("ours", [True, False])
+async def test_a_server_of_ours_gets_the_grant_and_every_byte_as_it_came(
+    line: Callable[..., Line], ours: bool
+) -> None:
+    made = line()
+    made.guard.ours = ours
+    raw = (
+        b'{"id" : 7, "jsonrpc":"2.0","method":"tools/call", "params": {"arguments":{"name":'
+        b'"\\u00e9 \xc3\xa9"} , "_meta":{"lictor/grant": "eyJ0"}, "name":"look"}}'
+    )
+    with made.task():
+        await made.raw(raw)
+
+    kept = raw if ours else raw.replace(b'{"lictor/grant": "eyJ0"}', b"{}")
+    assert made.server.raws[-1] == kept
+
+
+@pytest.mark.attack("X36")
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"name": "look", "arguments": {"name": "a", "_meta": GRANT}},
+        {"name": "look", "arguments": {"name": "a"}, "task": {"_meta": GRANT}},
+        {"name": "look", "arguments": {"name": "a"}, "_meta": {"deeper": GRANT}},
+        {"name": "look", "arguments": {"name": "a"}, "inputResponses": {"q": {"_meta": [GRANT]}}},
+        {"name": "look", "arguments": {"name": "a"}, "requestState": GRANT, "_meta": GRANT},
+        {"name": "look", "arguments": {"name": "a"}, **GRANT},
+    ],
+)
+@pytest.mark.parametrize("method", ["tools/call", "tools/list", "tasks/get"])
+async def test_a_grant_where_none_belongs_stops_the_message(
+    line: Callable[..., Line], params: dict[str, Any], method: str
+) -> None:
+    made = line()
+    with made.task():
+        assert code_of(await made.ask(method, params)) == "not_canonical"
+
+    assert made.server.methods() == []
+    assert made.codes() == ["not_canonical"]
+
+
+@pytest.mark.attack("X36")
+@pytest.mark.parametrize(
+    "reply",
+    [
+        {"result": {"roots": [{"_meta": GRANT}]}},
+        {"error": {"code": -1, "message": "no", "data": GRANT}},
+    ],
+)
+async def test_an_answer_of_the_client_carries_no_grant_along(
+    line: Callable[..., Line], reply: dict[str, Any]
+) -> None:
+    made = line(known_method("roots/list"))
+    made.replies["roots/list"] = reply
+    with made.task():
+        await made.server.say({"jsonrpc": "2.0", "id": "s", "method": "roots/list"})
+        await made.quiet()
+
+    assert "lictor/" not in told(made)
+    assert made.server.seen[-1]["error"]["data"]["lictor"]["code"] == "not_canonical"

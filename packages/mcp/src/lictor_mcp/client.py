@@ -43,7 +43,12 @@ _log: Final = logging.getLogger("lictor.mcp")
 
 @asynccontextmanager
 async def guard_transport(
-    transport: AbstractAsyncContextManager[Any], gate: Gate, *, server: str, identity: str = ""
+    transport: AbstractAsyncContextManager[Any],
+    gate: Gate,
+    *,
+    server: str,
+    identity: str = "",
+    ours: bool = False,
 ) -> AsyncIterator[Any]:
     """A transport whose every call is authorized before it leaves.
 
@@ -57,12 +62,13 @@ async def guard_transport(
         gate: Who decides.
         server: The server's id in the catalog.
         identity: What server this is (command or address), as part of every pin.
+        ours: The server is one of ours: a grant in `_meta` may reach it.
 
     Yields:
         What the transport yields, with guarded streams.
     """
     async with transport as (read, write, *more):
-        line = _Line(gate, server, identity, write)
+        line = _Line(gate, server, identity, write, ours=ours)
         pump = asyncio.create_task(line.pump(read))
         try:
             yield (line.read, line, *more)
@@ -74,10 +80,15 @@ async def guard_transport(
 class _Line:
     """The client's write stream, and what stands between it and the server."""
 
-    def __init__(self, gate: Gate, server: str, identity: str, write: Any) -> None:
+    def __init__(self, gate: Gate, server: str, identity: str, write: Any, *, ours: bool) -> None:
         self._gate, self._write = gate, write
         self._guard = Guard(
-            gate, server, identity=identity, pep=Pep("mcp_client", "client"), lister=self._list
+            gate,
+            server,
+            identity=identity,
+            pep=Pep("mcp_client", "client"),
+            lister=self._list,
+            ours=ours,
         )
         self._to_client, self.read = anyio.create_memory_object_stream[Any](0)
         self._nonce, self._count = f"lictor-{secrets.token_hex(8)}-", 0
@@ -98,7 +109,8 @@ class _Line:
         elif hasattr(root, "id"):
             self._begin(item)
         elif self._guard.passes(root.method) and not self._called_off(root):
-            await self._write.send(item)
+            with contextlib.suppress(Refused):
+                await self._write.send(self._outward(item))
         await asyncio.sleep(0)
 
     async def aclose(self) -> None:
@@ -137,11 +149,12 @@ class _Line:
         came: list[tuple[SessionMessage, Wire]] = []
 
         async def forward() -> Wire:
-            got = await self._exchange(self._by_server, item, self._write.send)
+            got = await self._exchange(self._by_server, sent, self._write.send)
             came.append((got, _result(got)))
             return came[0][1]
 
         try:
+            sent = self._outward(item)
             result = await self._guard.request(root.method, root.params or {}, forward)
             same = came and result is came[0][1]
             told = came[0][0] if same else _made(answer(root.id, result), item)
@@ -155,6 +168,14 @@ class _Line:
             _log.exception("a request could not be served")
             told = _made(error(root.id, INTERNAL_ERROR, "Internal error"), item)
         await self._tell(told)
+
+    def _outward(self, item: SessionMessage) -> SessionMessage:
+        """A message as it leaves, without a grant unless the server is one of ours."""
+        root = _root(item)
+        part = next((each for each in ("params", "result") if hasattr(root, each)), "")
+        body = getattr(root, part, None) if part else root.error.model_dump()
+        kept = self._guard.outward_body(getattr(root, "method", ""), body)
+        return item if kept is body else _with(item, **{part: kept})
 
     async def _tell(self, item: object) -> None:
         with contextlib.suppress(*_GONE):
@@ -186,10 +207,8 @@ class _Line:
         told = {name: meta[name] for name in meta if name.startswith(PROTOCOL)}
         given = {**params, "_meta": told} if told else dict(params)
         update = {"id": f"{self._nonce}{self._count}", "method": method, "params": given}
-        asked = root.model_copy(update=update)
-        case: Any = type(like.message)  # of `mcp` 1.x
-        message = case(asked) if hasattr(like.message, "root") else asked
-        item = SessionMessage(message, _metadata(like.metadata, method))
+        item = _with(like, **update)
+        item.metadata = _metadata(like.metadata, method)
         try:
             return _result(await self._exchange(self._by_server, item, self._write.send))
         except Unanswered as lost:
@@ -242,7 +261,7 @@ class _Line:
 
         async def forward() -> Wire:
             came = await self._exchange(self._by_client, item, self._to_client.send)
-            await self._write.send(came)
+            await self._write.send(self._outward(came))
             return _result(came)
 
         try:
@@ -279,6 +298,14 @@ class _Line:
 def _root(item: SessionMessage) -> Any:
     """The message itself; `mcp` 1.x has a case around it."""
     return getattr(item.message, "root", item.message)
+
+
+def _with(item: SessionMessage, **changed: Any) -> SessionMessage:
+    """The same message with other members."""
+    root = _root(item).model_copy(update=changed)
+    case: Any = type(item.message)  # of `mcp` 1.x
+    message = case(root) if hasattr(item.message, "root") else root
+    return SessionMessage(message, item.metadata)
 
 
 def _key(id: Any) -> Key:

@@ -23,17 +23,18 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Final, NoReturn, TypeAlias
+from typing import Any, Final, NoReturn, TypeAlias, TypeVar
 
 from lictor.canonical import Json
 from lictor.errors import REFUSALS, Denied, Withheld
 from lictor.gate import Gate
 from lictor.model import Decision, Pep, Tool, ToolCall, Verdict
-from lictor_mcp import carried
+from lictor_mcp import authority, carried
 from lictor_mcp import methods as m
 from lictor_mcp.offers import Lister, Offers, Wire, items
-from lictor_mcp.wire import DENIED, INVALID_PARAMS, METHOD_NOT_FOUND
+from lictor_mcp.wire import DENIED, INVALID_PARAMS, METHOD_NOT_FOUND, Message
 
+T = TypeVar("T")
 Forward: TypeAlias = Callable[[], Awaitable[Wire]]
 """Sends the request on as it is, and gives its result; an error answer is raised as `Failed`."""
 
@@ -102,6 +103,7 @@ class Guard:
         pep: Where the traffic is met.
         lister: Asks the server in our own name.
         home: The task that what is asked here belongs to, made current for a block.
+        ours: The server is one of ours: grants may reach it.
     """
 
     def __init__(
@@ -113,9 +115,10 @@ class Guard:
         pep: Pep,
         lister: Lister,
         home: Callable[[], AbstractContextManager[Any]] = nullcontext,
+        ours: bool = False,
     ) -> None:
         self.gate, self.server, self.identity = gate, server, identity
-        self.pep, self._lister, self._home = pep, lister, home
+        self.pep, self._lister, self._home, self.ours = pep, lister, home, ours
         self._offers = {
             method: Offers(lister, method, m.LISTS[method], self._reads(method), gate.met)
             for method in ("tools/list", "prompts/list")
@@ -170,6 +173,26 @@ class Guard:
         with self._home():
             self.gate.refuse(self._call(self._unknown(method), {}), "tool_unknown", "notification")
         return False
+
+    def outward(self, message: Message) -> Message:
+        """A message of the client as it goes to the server: without a grant, unless it is ours.
+
+        Raises:
+            Refused: It goes nowhere.
+        """
+        return message if self.ours else self._passed_on(authority.without, message, message.method)
+
+    def outward_body(self, method: str, body: Any) -> Any:
+        """Like `outward`, for parameters or a result that somebody else writes."""
+        return body if self.ours else self._passed_on(authority.stripped, body, method)
+
+    def _passed_on(self, strip: Callable[[T], T], what: T, method: str) -> T:
+        try:
+            return strip(what)
+        except authority.Misplaced as problem:
+            with self._home():
+                call = self._call(self._unknown(method or "answer"), {})
+                raise _refused(self.gate.refuse(call, "not_canonical", str(problem))) from None
 
     async def _decided(
         self, method: str, params: Wire, forward: Forward, host_id: str, loose: bool

@@ -258,8 +258,8 @@ class Relay:
             self._under_way.cancel(message)
         self._greeted = self._greeted or message.method == "notifications/initialized"
         if self.up.is_set():
-            with contextlib.suppress(Failed):
-                await self._to_server(message.raw)
+            with contextlib.suppress(Failed, Refused):
+                await self._to_server(self._guarded.outward(message).raw)
 
     async def reply(self, message: Message) -> bytes:
         """Has one request decided and answered.
@@ -285,10 +285,11 @@ class Relay:
             Unanswered: It did not answer.
         """
         await self._note(message)
+        sent = self._guarded.outward(message)
 
         async def forward() -> Wire:
             await self._wait_up()
-            found = await self._exchange(message)
+            found = await self._exchange(sent)
             if came is not None:
                 came.append(found)
             return result_of(found)
@@ -385,15 +386,14 @@ class Relay:
         self, message: Message, forward: Callable[[], Awaitable[Wire]], came: list[Message]
     ) -> bytes:
         try:
-            await self._guarded.back(message.method, message.params, forward)
+            sent = await answered_back(self._guarded, message, forward, came)
         except Refused as no:
             return write(error(message.id, no.code, no.text, no.data))
         except Failed as failed:
-            if not came or came[0].kind != "error":
-                return write(failure(message.id, failed))
+            return write(failure(message.id, failed))
         except Unanswered as lost:
             return write(error(message.id, INTERNAL_ERROR, str(lost)))
-        return write({**came[0].value, "id": message.id}) if self._alias else came[0].raw
+        return write({**sent.value, "id": message.id}) if self._alias else sent.raw
 
     # -- in our own name --------------------------------------------------------------------------
 
@@ -501,6 +501,30 @@ async def answered(message: Message, asked: Awaitable[Wire], came: list[Message]
         return write(error(message.id, INTERNAL_ERROR, "Internal error"))
     same = came and result is came[0].result
     return came[0].raw if same else write(answer(message.id, result))
+
+
+async def answered_back(
+    guard: Guard, message: Message, forward: Callable[[], Awaitable[Wire]], came: list[Message]
+) -> Message:
+    """The client's answer to a request of the server, as it goes there; an error passes too.
+
+    Args:
+        guard: Decides it.
+        message: The request.
+        forward: Asks the client.
+        came: Gets the answer as it came.
+
+    Raises:
+        Refused: It may not ask, or not be told that.
+        Failed: The client could not be asked.
+        Unanswered: It did not answer.
+    """
+    try:
+        await guard.back(message.method, message.params, forward)
+    except Failed:
+        if not came or came[0].kind != "error":
+            raise
+    return guard.outward(came[0])
 
 
 def _told(ended: asyncio.Task[None]) -> None:

@@ -9,6 +9,7 @@ Rules enforced here:
 4. A message is one line wherever it goes: readers disagree which characters end a line, so that one
    which we read as one message could be several to somebody else.
 5. What is written is ASCII: no character of a message can break a line or a parser.
+6. `_meta` can be written anew; every other byte of the message stays as it came.
 
 Sources: JSON-RPC 2.0; RFC 8259; MCP 2025-11-25 and 2026-07-28 (no batches).
 """
@@ -34,9 +35,13 @@ INTERNAL_ERROR: Final = -32603
 DENIED: Final = -32003
 """Ours: the call was refused. Not one that clients repeat by themselves."""
 
+_decoder: Final = json.JSONDecoder()
 _SPACE: Final = b" \t\r\n"
 _ONE_LINE: Final = bytes.maketrans(b"\r\n", b"  ")
 """In JSON both can stand between parts only, where a space says the same."""
+
+OURS: Final = frozenset({"lictor/grant", "lictor/proof"})
+"""Members of `_meta` in which authority travels between parts of Lictor, and to nobody else."""
 
 Id: TypeAlias = str | int
 _MEMBERS: Final = {
@@ -72,12 +77,14 @@ class Message:
             parts.
         loose: Other parsers may hand a tool something else: a number is not in its canonical
             spelling (`1.0`, `1e2`, `-0`), or names of one object differ in nothing but case.
+        ours: Some object in it has a member of `OURS`.
     """
 
     kind: str
     value: Mapping[str, Any]
     raw: bytes
     loose: bool = False
+    ours: bool = False
 
     @property
     def id(self) -> Id | None:
@@ -138,21 +145,54 @@ def parse(raw: bytes, *, max_bytes: int = MAX_BYTES) -> Message:
     if not isinstance(value, dict):
         raise Malformed(INVALID_REQUEST, "is no object")
     _refuse_deep(value)
-    return Message(_kind(value), value, raw.strip(_SPACE).translate(_ONE_LINE), seen.loose)
+    line = raw.strip(_SPACE).translate(_ONE_LINE)
+    return Message(_kind(value), value, line, seen.loose, seen.ours)
+
+
+def with_meta(message: Message, meta: Mapping[str, Any]) -> Message:
+    """The same message with another `_meta`; all its other bytes stay as they came.
+
+    Args:
+        message: Has `_meta` among its parameters, or in its result.
+        meta: What stands there instead.
+    """
+    text = message.raw.decode()
+    outer, _ = _place(text, 0, "params" if "params" in message.value else "result")
+    start, end = _place(text, outer, "_meta")
+    return parse(f"{text[:start]}{write(meta).decode()}{text[end:]}".encode())
+
+
+def _place(text: str, at: int, wanted: str) -> tuple[int, int]:
+    """Where the value of this member stands, in the object that starts there and has it."""
+    while True:
+        name, at = _decoder.raw_decode(text, _after_space(text, at + 1))
+        at = _after_space(text, _after_space(text, at) + 1)
+        _, end = _decoder.raw_decode(text, at)
+        if name == wanted:
+            return at, end
+        at = _after_space(text, end)
+
+
+def _after_space(text: str, at: int) -> int:
+    while text[at] in " \t\r\n":
+        at += 1
+    return at
 
 
 class _Seen:
     """Reads numbers and names, and notices what other readers could take for something else."""
 
     def __init__(self) -> None:
-        self.loose = False
+        self.loose = self.ours = False
 
     def members(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         made = dict(pairs)
         if len(made) != len(pairs):
             raise Malformed(PARSE_ERROR, "names a member twice")
         # Some parsers (Go's) match names without regard to case; the last one wins.
-        self.loose = self.loose or len({name.casefold() for name in made}) != len(made)
+        folded = {name.casefold() for name in made}
+        self.loose = self.loose or len(folded) != len(made)
+        self.ours = self.ours or not folded.isdisjoint(OURS)
         return made
 
     def whole(self, text: str) -> int:

@@ -102,6 +102,7 @@ def _of(name: str, part: ServerPart, command: Sequence[str], more: Sequence[str]
         environment([*part.env, *more], part.values),
         cwd=part.cwd,
         seconds=part.timeout,
+        ours=part.lictor,
     )
 
 

@@ -108,7 +108,13 @@ def run_http(
 
         def application() -> HttpGateway:
             served = [
-                Served(key, Upstream(urls[key], token=tokens[key]), urls[key], part.timeout)
+                Served(
+                    key,
+                    Upstream(urls[key], token=tokens[key]),
+                    urls[key],
+                    part.timeout,
+                    part.lictor,
+                )
                 for key, part in parts.items()
             ]
             return HttpGateway(

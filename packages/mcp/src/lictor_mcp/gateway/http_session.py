@@ -47,6 +47,7 @@ from lictor_mcp.relay import (
     UNREADABLE,
     Unanswered,
     Waiting,
+    answered_back,
     failure,
     is_id,
     result_of,
@@ -85,12 +86,14 @@ class Served:
         upstream: Where it is.
         identity: What it is, as part of every pin; its address if left out.
         seconds: How long it has for an answer.
+        ours: It is one of ours: grants may reach it.
     """
 
     name: str
     upstream: Upstream
     identity: str = ""
     seconds: float = SECONDS
+    ours: bool = False
 
 
 class Stream:
@@ -131,6 +134,7 @@ class Exchange:
 
     Attributes:
         message: The request.
+        raw: It, as it goes to the server.
         reply: The answer for the client.
         streaming: Done when the server answers with a stream: events come in `out`.
         out: That stream; the reply comes in it too.
@@ -140,7 +144,7 @@ class Exchange:
 
     def __init__(self, message: Message, headers: Mapping[str, str]) -> None:
         loop = asyncio.get_running_loop()
-        self.message, self.headers = message, headers
+        self.message, self.headers, self.raw = message, headers, message.raw
         self.answer: asyncio.Future[Message] = loop.create_future()
         self.reply: asyncio.Future[bytes] = loop.create_future()
         self.streaming: asyncio.Future[None] = loop.create_future()
@@ -183,6 +187,7 @@ class Session:
             identity=served.identity or served.upstream.url,
             pep=Pep("mcp_gateway", "gateway"),
             lister=self._list,
+            ours=served.ours,
         )
         self._by_client = Waiting()
         self._pending: dict[Key, Exchange] = {}
@@ -270,6 +275,7 @@ class Session:
 
         try:
             await self._repeated(message, exchange.headers)
+            exchange.raw = self.guard.outward(message).raw
             result = await self.guard.request(
                 message.method,
                 message.params,
@@ -340,7 +346,7 @@ class Session:
     async def _ask(self, exchange: Exchange) -> Message:
         exchange.sent = True
         message = exchange.message
-        answered = await self.served.upstream.post(message.raw, exchange.headers)
+        answered = await self.served.upstream.post(exchange.raw, exchange.headers)
         exchange.status = answered.status
         if message.method == "initialize":
             self.id = answered.session
@@ -439,13 +445,11 @@ class Session:
 
         try:
             with await self.home():
-                await self.guard.back(message.method, message.params, forward)
-            raw = came[0].raw
+                raw = (await answered_back(self.guard, message, forward, came)).raw
         except Refused as no:
             raw = write(error(message.id, no.code, no.text, no.data))
         except Failed as failed:
-            said = came and came[0].kind == "error"
-            raw = came[0].raw if said else write(failure(message.id, failed))
+            raw = write(failure(message.id, failed))
         except Unanswered as lost:
             raw = write(error(message.id, INTERNAL_ERROR, str(lost)))
         await self._tell(raw)
@@ -461,9 +465,13 @@ class Session:
         with await self.home():
             if not self.guard.passes(message.method):
                 return 202
+            try:
+                raw = self.guard.outward(message).raw
+            except Refused:
+                return 400
         if message.method == "notifications/cancelled" and self._cancelled(message):
             return 202
-        answered = await self.served.upstream.post(message.raw, headers)
+        answered = await self.served.upstream.post(raw, headers)
         await answered.close()
         return answered.status
 

@@ -44,6 +44,7 @@ class Server:
         cwd: The folder that it starts in.
         seconds: How long it has for an answer.
         identity: What it is, if not what `identity` of the gateway says.
+        ours: It is one of ours: grants may reach it.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Server:
     cwd: str | None = None
     seconds: float = SECONDS
     identity: str = ""
+    ours: bool = False
 
 
 class Upstream:
@@ -86,6 +88,7 @@ class Upstream:
             identity=server.identity,
             pep=Pep("mcp_gateway", "gateway"),
             lister=self.relay.ask_server,
+            ours=server.ours,
         )
         self.relay.guard = self.guard
 
