@@ -21,6 +21,7 @@ from lictor.model import Tool, ToolKey
 if TYPE_CHECKING:
     from lictor.catalog.reviewed import Catalog
 
+_KEY: Final = ("server", "name")
 _COMPARED: Final = 1_000
 """Words between the first and the last difference that are compared one by one."""
 _AROUND: Final = 200
@@ -137,7 +138,7 @@ def _parts(before: Mapping[str, Json], after: Mapping[str, Json]) -> dict[str, s
     return {
         name: _words(_text(before.get(name)), _text(value))
         for name, value in after.items()
-        if before.get(name) != value and name not in ("server", "name")
+        if before.get(name) != value and (before or _text(value)) and name not in _KEY
     }
 
 

@@ -10,7 +10,7 @@ import typer
 
 from lictor import catalog
 from lictor.cli.hint import refuse_under_gate
-from lictor.cli.shared import DEFAULT, ProjectFile, console, place, plain, plain_lines
+from lictor.cli.shared import DEFAULT, ProjectFile, console, place, plain
 from lictor.model import ToolKey
 from lictor.template import key_of
 
@@ -23,7 +23,7 @@ def diff(project: ProjectFile = DEFAULT) -> None:
     found = place(project)
     changes = catalog.diff(found.reviewed(), catalog.read_seen(found.seen))
     for change in changes:
-        console.print(plain_lines(change))
+        console.print(str(change), markup=False)  # shows what is invisible by itself
     if changes:
         raise typer.Exit(1)
     console.print("nothing has changed")
