@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 BRIDGE := .venvs/mcp1
 FASTMCP := .venvs/fastmcp
 UV := $(shell command -v uv 2>/dev/null)
-RUNTIME := -e packages/core -e packages/langchain opentelemetry-sdk
+RUNTIME := -e packages/core -e packages/langchain -e packages/mcp opentelemetry-sdk
 MANIFESTS := $(wildcard packages/*/pyproject.toml) pyproject.toml
 
 ifeq ($(UV),)
@@ -17,10 +17,13 @@ create = $(UV) venv --quiet --allow-existing --python $(PYTHON) $(1)
 install = $(UV) pip install --quiet --python $(1)/bin/python
 endif
 
-.PHONY: demo test check fix bench interop docs pictures wheels clean
+.PHONY: demo demo-mcp test check fix bench interop docs pictures wheels clean
 
 demo: $(VENV)/.runtime  ## the main job twice: unguarded and guarded
 	$(BIN)/lictor demo
+
+demo-mcp: $(VENV)/.runtime  ## a real server and one that lies: directly, and behind the gateway
+	$(BIN)/lictor demo mcp
 
 test: $(VENV)/.dev $(BRIDGE)/.ready $(FASTMCP)/.ready  ## all tests
 	$(BRIDGE)/bin/python -m pytest tests/adapters/mcp_bridge $(ARGS)
@@ -49,7 +52,7 @@ pictures: $(VENV)/.dev  ## docs/pictures, from a real run of docs/quickstart.md
 	$(BIN)/python scripts/record.py
 
 wheels: $(VENV)/.dev  ## dist/*.whl
-	for package in core langchain; do \
+	for package in core langchain mcp; do \
 		(cd packages/$$package && ../../$(BIN)/python -m hatchling build -t wheel -d ../../dist) || exit 1; \
 	done
 
@@ -59,7 +62,7 @@ $(VENV)/.runtime: $(MANIFESTS) constraints.txt
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.runtime requirements-dev.txt
-	$(call install,$(VENV)) -c constraints.txt $(RUNTIME) -e packages/llamaindex -e packages/mcp \
+	$(call install,$(VENV)) -c constraints.txt $(RUNTIME) -e packages/llamaindex \
 		-r requirements-dev.txt
 	@touch $@
 

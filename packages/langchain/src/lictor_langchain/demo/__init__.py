@@ -16,9 +16,10 @@ from langchain.chat_models import init_chat_model
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import HumanMessage
 
-from lictor import Gate, audit
+from lictor import Gate
 from lictor.assemble import read
 from lictor.catalog import lock, read_seen
+from lictor.demo import decisions, verified
 from lictor.telemetry import Telemetry
 from lictor_langchain import create_agent, guard
 from lictor_langchain.demo.bank import Bank
@@ -166,19 +167,7 @@ def run(folder: Path | None = None, model: str | None = None) -> Report:
             safe.invoke({"messages": [HumanMessage(PROMPT)]})
     second = Run(before, guarded.state())
     store = read(project / "lictor.toml").store
-    found = audit.verify(store)
-    return Report(
-        first,
-        second,
-        _decisions(store),
-        tracing.tree(),
-        {
-            "ok": found.ok,
-            "records": found.records,
-            "heads": [f"{s.stream}:{s.last}:{s.head}" for s in found.streams],
-        },
-        project,
-    )
+    return Report(first, second, decisions(store), tracing.tree(), verified(store), project)
 
 
 def _model(name: str | None) -> BaseChatModel:
@@ -202,26 +191,3 @@ def _gate(project: Path, bank: Bank, tracing: Tracing) -> Gate:
     # … and the reviewer, who has written down what each can do, pins them
     lock(project / "catalog.toml", project / "catalog.lock", seen, accept=seen)
     return Gate.from_file(settings, telemetry=partial(Telemetry, tracing.provider))
-
-
-def _decisions(store: Path) -> list[dict[str, Any]]:
-    """One row a call, read back from the record."""
-    return [
-        {
-            "call": line.body["tool"],
-            "arguments": line.body.get("arguments", {}),
-            "impact": line.body.get("impact", []),
-            "verdict": line.body["verdict"],
-            "enforcement": line.body["enforcement"],
-            "reason": line.body["code"],
-            "why": line.body["detail"] or ", ".join(map(str, _policies(line))),
-            "took_us": line.body["took_us"],
-            "id": line.body["id"],
-        }
-        for line in audit.show(store, kind="decision")
-    ]
-
-
-def _policies(line: audit.Line) -> list[Any]:
-    found = line.body.get("policies")
-    return found if isinstance(found, list) else []
