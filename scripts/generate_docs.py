@@ -136,7 +136,12 @@ namespace of our own; `gen_ai.*` is used where the meaning is the upstream one.
 * **Sampling.** `lictor.telemetry.keep_denied(delegate)` keeps every denial and ask, below an
   unsampled parent too: `TracerProvider(sampler=keep_denied(ParentBased(...)))`. It must be the
   outermost sampler. Without a span the log events and metrics are still there.
-* **Trace context is correlation, never identity.** Baggage is neither read nor passed on.
+* **Trace context is correlation, never identity.** What a message says of its trace (`traceparent`
+  and `tracestate` in MCP's `_meta`) is a parent or a link of spans; malformed or oversized, it was
+  not said. No record stands under it: `trace` in a record is the trace of a span in the same
+  process. Baggage is neither read nor passed on. A gateway makes two spans more and hands its own
+  context to the server ([gateway.md](gateway.md)); the other adapters hang their span where the
+  host's is.
   `suppress_instrumentation` silences the span only.
 * **Content.** No arguments, results, tokens, exception texts or approvers' words are emitted.
   Arguments that the catalog marks recordable are, if `capture_content` is set in Lictor *and*

@@ -17,9 +17,8 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
@@ -28,7 +27,7 @@ from weakref import WeakKeyDictionary
 from opentelemetry import _logs, context, metrics, trace
 from opentelemetry._logs import SeverityNumber
 from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, Context
-from opentelemetry.trace import Span, SpanContext, Status, StatusCode, TraceFlags
+from opentelemetry.trace import Span, Status, StatusCode
 
 from lictor import telemetry_names as names
 from lictor.model import Decision, Mode, Outcome, Pep, Verdict
@@ -43,6 +42,8 @@ from lictor.telemetry_event import (
     cleaned,
     content,
 )
+from lictor.telemetry_host import host, ids_of, is_remote, remembered, runs_tool
+from lictor.telemetry_remote import Remote
 from lictor.telemetry_tally import LOCK, OTHER, Row, Tally
 
 if TYPE_CHECKING:
@@ -84,6 +85,9 @@ class Telemetry:
         placement: `p0`, `p1` or `p2`.
         known_tools: The catalog's tools as `server/name`, or how to get them.
         capture_content: First half of the opt-in for arguments; the environment is the second.
+
+    Attributes:
+        remote: Spans of a relay.
     """
 
     def __init__(
@@ -105,6 +109,7 @@ class Telemetry:
         self._wanted = getattr(self._logger, "enabled", _always)
         meters = _meters(meter_provider, release)
         self._tally, self._duration = meters.tally, meters.duration
+        self.remote = Remote(self._tracer, self._tracing, self._tally.failed)
         self._mode = mode.value
         self._placement = placement
         self._describe = Describer(mode, placement)
@@ -115,7 +120,7 @@ class Telemetry:
 
     def current(self) -> Ids:
         """The trace a decision made here and now would belong to, for its record."""
-        return self._safely(_ids, self._parent()) or NO_IDS
+        return self._safely(ids_of, self._parent()) or NO_IDS
 
     def listens(self, decision: Decision, *, failure: bool) -> bool:
         """Whether a span or a log event would tell of a decision; if not, `counted` is all of it.
@@ -179,7 +184,7 @@ class Telemetry:
             if row is not None:
                 seconds = max(0, event.ended_ns - event.started_ns) / 1e9
                 self._duration.record(seconds, row.timed, where)
-            return _ids(span)
+            return ids_of(span)
         except Exception:
             self._tally.failed()
             return NO_IDS
@@ -218,7 +223,9 @@ class Telemetry:
         return self._tally.count(tool, decision, pep, self._mode, failure)
 
     def _parent(self) -> Span:
-        return self._safely(_parent) or trace.INVALID_SPAN
+        found = self._safely(host) or trace.INVALID_SPAN
+        # Without a span of ours, what somebody far away says of himself would be all there is.
+        return trace.INVALID_SPAN if is_remote(found) and not self._tracing() else found
 
     def _tracing(self) -> bool:
         """Whether a span is wanted: somebody has set up tracing and nobody suppresses it here."""
@@ -256,7 +263,7 @@ class Telemetry:
         severity, name = _gravity(event.outcome), names.EVENT_EXECUTION_FINISHED
         if self._wanted(severity_number=severity, event_name=name):
             # Without the decision's ids, the host's span is at least of the same trace.
-            span = _remembered(event.ids) if event.ids.trace_id else self._parent()
+            span = remembered(event.ids) if event.ids.trace_id else self._parent()
             self._emit(name, severity, self._describe.execution(event), span, None)
 
     def _emit(
@@ -355,37 +362,7 @@ def _meters(provider: MeterProvider | None, release: str) -> _Meters:
     return found
 
 
-# -- trace context --------------------------------------------------------------------------------
-
-
-def _parent() -> Span:
-    """The host's span: the current one, else the one OpenInference keeps for LangChain runs.
-
-    OpenInference never makes its LangChain spans current, so ours would start a trace of its own.
-    The module is looked up, never imported.
-    """
-    span = trace.get_current_span()
-    if span.get_span_context().is_valid:
-        return span
-    module: Any = sys.modules.get("openinference.instrumentation.langchain")
-    if module is None or not module.LangChainInstrumentor().is_instrumented_by_opentelemetry:
-        return span
-    found: Span | None = module.get_current_span()
-    return span if found is None else found
-
-
-def _runs_tool(span: Span, tool: str) -> bool:
-    """Whether a span of the host is the span of this tool's execution.
-
-    OpenInference sets its attributes when a run ends; until then only the name tells.
-    """
-    held: Mapping[str, object] = getattr(span, "attributes", None) or {}
-    return (
-        held.get("gen_ai.operation.name") == "execute_tool"
-        or held.get("mcp.method.name") == "tools/call"
-        or held.get(names.OPENINFERENCE_SPAN_KIND) == "TOOL"
-        or getattr(span, "name", "") == tool
-    )
+# -- steps ----------------------------------------------------------------------------------------
 
 
 def _end(span: Span, event: Decided) -> None:
@@ -396,7 +373,7 @@ def _end(span: Span, event: Decided) -> None:
 
 def _enrich(span: Span, decision: Decision) -> None:
     """Marks the host's own span of this tool, if it is recording. Its status is left alone."""
-    if span.is_recording() and _runs_tool(span, decision.tool.name):
+    if span.is_recording() and runs_tool(span, decision.tool.name):
         span.set_attribute(names.DECISION_VERDICT, decision.verdict.value)
         span.set_attribute(names.DECISION_ID, decision.id)
         span.set_attribute(names.POLICY_IDS, cleaned(decision.policies))
@@ -416,20 +393,6 @@ def _severity(decision: Decision, failure: bool) -> SeverityNumber:
 def _gravity(outcome: Outcome) -> SeverityNumber:
     good = outcome is Outcome.DONE or outcome is Outcome.SUSPENDED
     return SeverityNumber.INFO if good else SeverityNumber.WARN
-
-
-def _ids(span: Span) -> Ids:
-    at = span.get_span_context()
-    if not at.is_valid:
-        return NO_IDS
-    return Ids(f"{at.trace_id:032x}", f"{at.span_id:016x}", int(at.trace_flags))
-
-
-def _remembered(ids: Ids) -> Span:
-    flags = TraceFlags(ids.flags)
-    return trace.NonRecordingSpan(
-        SpanContext(int(ids.trace_id, 16), int(ids.span_id, 16), False, flags)
-    )
 
 
 def _release() -> str:

@@ -12,6 +12,7 @@ GEN_AI_TOOL_NAME: Final = "gen_ai.tool.name"
 GEN_AI_TOOL_CALL_ID: Final = "gen_ai.tool.call.id"
 GEN_AI_TOOL_CALL_ARGUMENTS: Final = "gen_ai.tool.call.arguments"
 GEN_AI_CONVERSATION_ID: Final = "gen_ai.conversation.id"
+MCP_METHOD_NAME: Final = "mcp.method.name"
 ERROR_TYPE: Final = "error.type"
 TOOL_SERVER: Final = "lictor.tool.server"
 TOOL_PIN: Final = "lictor.tool.pin"
@@ -49,6 +50,8 @@ EXECUTION_OUTCOME: Final = "lictor.execution.outcome"
 EXECUTION_SECONDS: Final = "lictor.execution.seconds"
 
 SPAN_AUTHORIZE: Final = "authorize"
+SPAN_RECEIVE: Final = "receive"
+SPAN_SEND: Final = "send"
 EVENT_DECISION_MADE: Final = "lictor.decision.made"
 EVENT_EXECUTION_FINISHED: Final = "lictor.execution.finished"
 EVENT_RECORD_DEGRADED: Final = "lictor.record.degraded"
@@ -69,15 +72,15 @@ PEP_KIND_VALUES: Final = frozenset(
         "llamaindex",
         "mcp_client",
         "mcp_server",
-        "mcp_proxy",
+        "mcp_gateway",
         "_other",
     }
 )
 PEP_SIDE_VALUES: Final = frozenset(
     {
         "client",
-        "server",
-        "proxy",
+        "middleware",
+        "gateway",
         "_other",
     }
 )
