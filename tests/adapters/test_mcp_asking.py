@@ -12,13 +12,15 @@ import pytest
 import pytest_asyncio
 
 from lictor import audit
-from lictor.model import Pep
+from lictor.model import Pep, ToolKey
+from lictor.ports import Ask, Reply
 from lictor.testing import gate_for, reviewed
 from lictor_mcp import methods as m
 from lictor_mcp.gateway import asking as module
-from lictor_mcp.gateway.asking import CAPABILITIES, KEY, Asking
+from lictor_mcp.gateway.asking import CAPABILITIES, KEY, Asked, Asking, Direct
 from lictor_mcp.guard import Guard
 from lictor_mcp.relay import Relay
+from lictor_mcp.wire import Message, parse
 
 WAIT = 20.0
 SCHEMA = {"type": "object", "properties": {"to": {"type": "string"}}}
@@ -30,15 +32,15 @@ class Wired:
     """A relay with a client that reads here and a server that runs what it is sent."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.asking = folder, Asking()
+        self.folder, self.asking = folder, Asked(Direct(self.to_client))
         known = reviewed(m.tool_of("s", "it", TOOL), "write")
-        self.gate = gate_for(folder, [known], approvals=self.asking)
+        self.gate = gate_for(folder, [known], approvals=Asking())
         self.gate.adopt(self.gate.task(agent="bot", on_behalf_of="alice", tools=["s/put"]))
         self.relay = Relay(self.to_client, self.to_server)
         self.relay.guard = Guard(
             self.gate, "s", identity="it", pep=Pep("x", "x"), lister=self.relay.ask_server
         )
-        self.relay.asking, self.asking.to_client = self.asking, self.to_client
+        self.relay.asking = self.asking
         self.came: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self.ran: list[str] = []
 
@@ -217,7 +219,7 @@ async def test_a_question_that_nobody_comes_back_to_ends_and_is_open_no_more(
     monkeypatch.setattr(module, "SECONDS", 0.0)
     asked = await wired.question()
     async with asyncio.timeout(WAIT):
-        while wired.asking._open:
+        while wired.asking.open:
             await asyncio.sleep(0.01)
     assert "no longer open" in (await wired.back(asked, YES))["message"]
     assert wired.ran == []
@@ -231,3 +233,87 @@ async def test_a_client_that_takes_its_request_back_ends_the_question(wired: Wir
     await wired.relay.drain(WAIT)
     await wired.say(id=question["id"], result=YES)
     assert wired.ran == []
+
+
+class Scripted:
+    """A request that asks as often as it is told to."""
+
+    def __init__(self, times: int) -> None:
+        self.times, self.replies = times, list[Reply]()
+        self.client = Asked(Direct(self.say))
+
+    async def say(self, raw: bytes) -> None:
+        raise ConnectionError("the client is not there")
+
+    async def ask(self, message: Message, came: list[Message]) -> dict[str, Any]:
+        for _ in range(self.times):
+            self.replies.append(await asyncio.to_thread(Asking().answer, question()))
+        return {"states": [each.state for each in self.replies]}
+
+    async def reply(self, **more: Any) -> dict[str, Any]:
+        params = {"name": "put", "arguments": {}, "_meta": META, **more}
+        request = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
+        async with asyncio.timeout(WAIT):
+            raw = await self.client.reply(parse(json.dumps(request).encode()), self.ask)
+        found: dict[str, Any] = json.loads(raw)["result"]
+        return found
+
+
+def question() -> Ask:
+    return Ask(
+        ("confirm:user",), "c", "d", "t", "local", "alice", "bot", ToolKey("s", "put"), {"a": 1}
+    )
+
+
+@pytest.mark.asyncio
+async def test_each_round_has_a_question_and_a_state_of_its_own_and_there_are_three() -> None:
+    request, states = Scripted(times=4), []
+    found = await request.reply()
+    while "requestState" in found:
+        states.append(found["requestState"])
+        found = await request.reply(requestState=states[-1], inputResponses={KEY: YES})
+
+    assert len({*states}) == len(states) == 3
+    assert found["states"] == ["granted"] * 3 + ["unavailable"]
+
+
+@pytest.mark.asyncio
+async def test_a_client_that_left_its_request_has_not_answered() -> None:
+    request = Scripted(times=1)
+    hello = {"jsonrpc": "2.0", "id": 0, "method": "initialize"}
+    params = {"capabilities": {"elicitation": {}}}
+
+    async def nothing(message: Message, came: list[Message]) -> dict[str, Any]:
+        return {}
+
+    await request.client.reply(parse(json.dumps({**hello, "params": params}).encode()), nothing)
+    found = await request.reply(_meta={})
+
+    assert found["states"] == ["expired"]
+
+
+@pytest.mark.attack("X33")
+@pytest.mark.asyncio
+async def test_a_state_of_one_client_is_none_of_another(wired: Wired) -> None:
+    asked = await wired.question()
+    mine, hers = wired.relay.asking, Asked(Direct(wired.to_client))
+    wired.relay.asking = hers
+    stolen = await wired.back(asked, YES)
+    wired.relay.asking = mine
+
+    assert "no longer open" in stolen["message"]
+    assert wired.ran == []
+    assert (await wired.back(asked, YES, 3))["content"][0]["text"] == "done"
+
+
+@pytest.mark.asyncio
+async def test_a_client_has_so_many_open_questions_and_no_more(
+    wired: Wired, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_OPEN", 1)
+    first = await wired.question()
+    second = await wired.ask(2, name="put", arguments={"to": "bob"}, _meta=META)
+
+    assert second["result"]["isError"] is True
+    assert (await wired.back(first, YES, 3))["content"][0]["text"] == "done"
+    assert wired.ran == ["alice"]

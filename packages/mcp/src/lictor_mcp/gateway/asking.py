@@ -4,11 +4,13 @@ Rules enforced here:
 
 1. Only where the operator says that this client shows questions, and the client says that it can.
    Who answers is whoever sits there, or the client itself: it confirms, and proves nobody.
-2. A question belongs to the request that needs it: in the older protocol it is asked meanwhile; in
-   the stateless one it is the answer, and the request that is repeated brings the reply.
+2. A question belongs to the request that needs it: in the older protocol it is asked meanwhile, on
+   the way that its answer will take; in the stateless one it is the answer, and the request that is
+   repeated brings the reply.
 3. What is repeated must be the request that was asked about. Its state is a secret of this process
-   that counts once; the call that runs is the one that was decided, not the one that was repeated.
-4. Anything but a plain yes is a no; no reply in time is none.
+   that counts once, and at this client only; the call that runs is the one that was decided, not
+   the one that was repeated.
+4. Anything but a plain yes is a no; no reply in time is none; a request asks a few times at most.
 """
 
 from __future__ import annotations
@@ -19,8 +21,8 @@ import secrets
 import threading
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass, field
-from typing import Any, Final, TypeAlias
+from dataclasses import dataclass
+from typing import Any, Final, Protocol, Self, TypeAlias
 
 from lictor.approval import confirm_lines, digest_of
 from lictor.canonical import digest
@@ -28,9 +30,9 @@ from lictor.ports import Ask, Reply
 from lictor_mcp import methods as m
 from lictor_mcp.guard import Failed, Refused
 from lictor_mcp.relay import PROTOCOL, Send, Unanswered, Waiting, answered
-from lictor_mcp.wire import INVALID_PARAMS, Message, answer, parse, write
+from lictor_mcp.wire import INVALID_PARAMS, Message, answer, error, parse, write
 
-Asked: TypeAlias = Callable[[Message, list[Message]], Awaitable[Mapping[str, Any]]]
+Work: TypeAlias = Callable[[Message, list[Message]], Awaitable[Mapping[str, Any]]]
 """Has a request decided and answered; the list gets the answer as it came."""
 
 SECONDS: Final = 120.0
@@ -38,7 +40,8 @@ GLANCE: Final = 0.05
 STATE: Final = "lictor-"
 KEY: Final = "lictor-confirm"
 CAPABILITIES: Final = f"{PROTOCOL}clientCapabilities"
-MAX_OPEN: Final = 256
+MAX_OPEN: Final = 32
+ROUNDS: Final = 3
 _SCHEMA: Final = {
     "type": "object",
     "properties": {
@@ -53,16 +56,61 @@ _SCHEMA: Final = {
 _BACK: Final = frozenset({"_meta", "inputResponses", "requestState"})
 
 
+class Way(Protocol):
+    """How a client hears of a request while it is under way."""
+
+    def say(self, raw: bytes, /) -> Awaitable[None]:
+        """Sends bytes of one message.
+
+        Raises:
+            ConnectionError: The client is not there.
+        """
+        ...
+
+    def turn(self, way: Self) -> None:
+        """From now on the request goes on under another one of the client."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Direct:
+    """A client that hears of all its requests the same way.
+
+    Attributes:
+        say: Sends it bytes of one message.
+    """
+
+    say: Send
+
+    def turn(self, way: Direct) -> None:
+        """Goes on as before."""
+
+
+class _Question:
+    """One question, and its reply."""
+
+    def __init__(self, lines: list[str]) -> None:
+        self.params = {"message": "\n".join(lines).strip(), "requestedSchema": _SCHEMA}
+        self.reply: Mapping[str, Any] = {}
+        self.replied = threading.Event()
+
+    def answered(self, reply: object) -> None:
+        """What the client replied; anything that is no reply is none."""
+        self.reply = reply if isinstance(reply, dict) else {}
+        self.replied.set()
+
+
 @dataclass(slots=True, eq=False)
 class _Serving:
     """A request of the client while it is decided."""
 
     loop: asyncio.AbstractEventLoop
+    client: Asked
+    way: Way
     stateless: bool
     able: bool
-    asked: asyncio.Future[Mapping[str, Any]]
-    reply: Mapping[str, Any] = field(default_factory=dict)
-    replied: threading.Event = field(default_factory=threading.Event)
+    asked: asyncio.Future[_Question]
+    rounds: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +118,7 @@ class _Open:
     """A request whose question the client has."""
 
     serving: _Serving
+    question: _Question
     work: asyncio.Task[Mapping[str, Any]]
     digest: str
 
@@ -78,60 +127,77 @@ _serving: ContextVar[_Serving | None] = ContextVar("lictor_mcp_serving", default
 
 
 class Asking:
-    """Asks through the client. A channel (`lictor.ports.Approvals`), and part of the relay."""
+    """Asks at the client that a request came from. A channel (`lictor.ports.Approvals`)."""
 
     lasting = False
-
-    def __init__(self) -> None:
-        self.to_client: Send | None = None
-        self._able, self._count = False, 0
-        self._by_client = Waiting()
-        self._open: dict[str, _Open] = {}
-
-    # -- the channel ------------------------------------------------------------------------------
 
     def ready(self, ask: Ask) -> str:
         """Why the person at the client cannot be asked, or nothing."""
         serving = _serving.get()
-        return "" if serving is not None and serving.able else "the client shows no questions"
+        if serving is None or not serving.able:
+            return "the client shows no questions"
+        return "" if serving.rounds < ROUNDS else "the client was asked often enough"
 
     def answer(self, ask: Ask) -> Reply:
         """Asks, and waits."""
+        unready = self.ready(ask)
         serving = _serving.get()
-        if serving is None or not serving.able:
-            return Reply("unavailable", detail="the client shows no questions")
+        if unready or serving is None:
+            return Reply("unavailable", detail=unready)
+        serving.rounds += 1
         lines = confirm_lines(ask)
-        params = {"message": "\n".join(lines).strip(), "requestedSchema": _SCHEMA}
-        begin = self._suspend if serving.stateless else self._elicit
-        asyncio.run_coroutine_threadsafe(begin(serving, params), serving.loop)
+        question = _Question(lines)
+        begin = serving.client.suspend if serving.stateless else serving.client.elicit
+        asyncio.run_coroutine_threadsafe(begin(serving, question), serving.loop)
         waited = 0.0
-        while not serving.replied.wait(GLANCE):
+        while not question.replied.wait(GLANCE):
             waited += GLANCE
             if waited > SECONDS or ask.gone.is_set():
                 return Reply("expired", detail="nobody answered at the client")
-        serving.replied.clear()
-        return _reply(serving.reply, ask.user, digest_of(lines))
+        return _reply(question.reply, ask.user, digest_of(lines))
 
-    async def _suspend(self, serving: _Serving, params: Mapping[str, Any]) -> None:
+
+class Asked:
+    """A client that may be asked: a connection, or a caller without one. Part of the relay.
+
+    Args:
+        way: How it hears of requests, where they have no way of their own.
+    """
+
+    def __init__(self, way: Way | None = None) -> None:
+        self._way, self._able = way, False
+        self._by_client = Waiting()
+        self._open: dict[str, _Open] = {}
+
+    @property
+    def open(self) -> int:
+        """How many questions it has that were not answered yet."""
+        return len(self._open)
+
+    # -- questions --------------------------------------------------------------------------------
+
+    async def suspend(self, serving: _Serving, question: _Question) -> None:
+        """Has the request answered with a question."""
         if not serving.asked.done():
-            serving.asked.set_result({**params, "mode": "form"})
+            serving.asked.set_result(question)
 
-    async def _elicit(self, serving: _Serving, params: Mapping[str, Any]) -> None:
-        self._count += 1
-        request = {"jsonrpc": "2.0", "id": f"{STATE}confirm-{self._count}"}
-        message = parse(write({**request, "method": "elicitation/create", "params": params}))
+    async def elicit(self, serving: _Serving, question: _Question) -> None:
+        """Asks while the request is under way."""
+        id = f"{STATE}confirm-{secrets.token_urlsafe(16)}"
+        request: dict[str, Any] = {"jsonrpc": "2.0", "id": id}
+        request |= {"method": "elicitation/create", "params": question.params}
+        message = parse(write(request))
         waiting = self._by_client.expect(message.key)
+        found: object = {}
         try:
-            if self.to_client is not None:
-                await self.to_client(message.raw)
             async with asyncio.timeout(SECONDS):
+                await serving.way.say(message.raw)
                 found = (await waiting).result
-            serving.reply = found if isinstance(found, dict) else {}
-        except (TimeoutError, ConnectionError):
-            serving.reply = {}
+        except (TimeoutError, ConnectionError, Unanswered):
+            pass  # nobody has replied
         finally:
             waiting.cancel()
-            serving.replied.set()
+            question.answered(found)
 
     # -- the relay --------------------------------------------------------------------------------
 
@@ -139,46 +205,64 @@ class Asking:
         """Takes an answer of the client, if it is to a question of ours."""
         return self._by_client.came(message)
 
-    async def reply(self, message: Message, ask: Asked) -> bytes:
-        """Has a request decided and answered, with what has to be asked meanwhile."""
+    async def reply(self, message: Message, ask: Work, way: Way | None = None) -> bytes:
+        """Has a request decided and answered, with what has to be asked meanwhile.
+
+        Args:
+            message: The request.
+            ask: Has it decided and answered.
+            way: How the client hears of it meanwhile.
+        """
+        way = way or self._way
+        if way is None:
+            raise RuntimeError("there is no way to this client")
         state = message.params.get("requestState")
-        if isinstance(state, str) and state.startswith(STATE):
-            return await answered(message, self._resumed(message, state), [])
-        serving = self._serve(message)
-        token = _serving.set(serving)
         came: list[Message] = []
-        work = asyncio.ensure_future(_awaited(ask(message, came)))
-        _serving.reset(token)
+        if isinstance(state, str) and state.startswith(STATE):
+            try:
+                serving, work = await self._resumed(message, state, way)
+            except Refused as no:
+                return write(error(message.id, no.code, no.text, no.data))
+        else:
+            serving = self._serve(message, way)
+            token = _serving.set(serving)
+            work = asyncio.ensure_future(_awaited(ask(message, came)))
+            _serving.reset(token)
+        either: set[asyncio.Future[Any]] = {work, serving.asked}
         try:
-            await asyncio.wait({work, serving.asked}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         except asyncio.CancelledError:
             work.cancel()
             await asyncio.wait({work})  # that nobody waits any more is recorded
             raise
-        if work.done() or len(self._open) >= MAX_OPEN:
-            serving.asked.cancel()
-            return await answered(message, work, came)
-        return self._question(message, serving, work)
+        if not work.done() and self.open < MAX_OPEN:
+            return self._question(message, serving, work)
+        if not work.done():
+            serving.able = False
+            serving.asked.result().answered(None)  # no room for one more: that is no yes
+        serving.asked.cancel()
+        return await answered(message, work, came)
 
-    def _serve(self, message: Message) -> _Serving:
+    def _serve(self, message: Message, way: Way) -> _Serving:
         meta = message.params.get("_meta")
         stateless = isinstance(meta, dict) and m.VERSION in meta
         if message.method == "initialize":
             self._able = _able(message.params.get("capabilities"))
         able = _able(meta.get(CAPABILITIES)) if stateless and isinstance(meta, dict) else self._able
         loop = asyncio.get_running_loop()
-        return _Serving(loop, stateless, able, loop.create_future())
+        return _Serving(loop, self, way, stateless, able, loop.create_future())
 
     def _question(
         self, message: Message, serving: _Serving, work: asyncio.Task[Mapping[str, Any]]
     ) -> bytes:
         state = f"{STATE}{secrets.token_urlsafe(32)}"
-        self._open[state] = _Open(serving, work, _about(message))
+        question = serving.asked.result()
+        self._open[state] = _Open(serving, question, work, _about(message))
         work.add_done_callback(lambda _: self._over(state, work))
-        request = {"method": "elicitation/create", "params": serving.asked.result()}
+        params = {**question.params, "mode": "form"}
         result = {
             "resultType": "input_required",
-            "inputRequests": {KEY: request},
+            "inputRequests": {KEY: {"method": "elicitation/create", "params": params}},
             "requestState": state,
         }
         return write(answer(message.id, result))
@@ -188,19 +272,28 @@ class Asking:
         if self._open.pop(state, None) is not None and not work.cancelled():
             work.exception()
 
-    async def _resumed(self, message: Message, state: str) -> Mapping[str, Any]:
+    async def _resumed(
+        self, message: Message, state: str, way: Way
+    ) -> tuple[_Serving, asyncio.Task[Mapping[str, Any]]]:
+        """What a request goes on with that brings a reply.
+
+        Raises:
+            Refused: The question is not open, or was about something else.
+        """
         found = self._open.pop(state, None)
         if found is None:
             raise Refused(INVALID_PARAMS, "This question is no longer open.")
+        serving = found.serving
         if found.digest != _about(message):
-            found.serving.replied.set()  # no reply: the question is answered with a no
+            serving.able = False
+            found.question.answered(None)  # no reply: that is no yes
             await asyncio.gather(found.work, return_exceptions=True)
             raise Refused(INVALID_PARAMS, "This is not the request that was asked about.")
         replies = message.params.get("inputResponses")
-        reply = replies.get(KEY) if isinstance(replies, dict) else None
-        found.serving.reply = reply if isinstance(reply, dict) else {}
-        found.serving.replied.set()
-        return await found.work
+        serving.way.turn(way)
+        serving.asked = serving.loop.create_future()
+        found.question.answered(replies.get(KEY) if isinstance(replies, dict) else None)
+        return serving, found.work
 
     async def end(self) -> None:
         """Nobody is asked any more."""

@@ -21,6 +21,7 @@ from typing import Any, BinaryIO, Final, Self
 
 from lictor.errors import ConfigError
 from lictor.gate import Gate
+from lictor_mcp.gateway.asking import Asked, Direct
 from lictor_mcp.gateway.child import GRACE, Keeper, TooLong, environment, line_of
 from lictor_mcp.gateway.identity import identity as identity_of
 from lictor_mcp.gateway.opening import Opened
@@ -73,6 +74,7 @@ class StdioGateway:
         self._out = asyncio.Lock()
         self._writer: asyncio.StreamWriter | None = None
         self._client: Wire = {}
+        self._asked: Asked | None = None
         several = len(servers) > 1
         self._upstreams = [
             Upstream(
@@ -89,7 +91,7 @@ class StdioGateway:
         self._front = Several(relays, self._to_client) if several else self._upstreams[0].relay
         if opened is not None:
             if opened.asking is not None:
-                opened.asking.to_client, self._front.asking = self._to_client, opened.asking
+                self._front.asking = self._asked = Asked(Direct(self._to_client))
             for each in self._upstreams:
                 each.guard.review, each.relay.met = opened.review, self._met
 
@@ -129,9 +131,8 @@ class StdioGateway:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        asking = None if self._opened is None else self._opened.asking
-        if asking is not None:
-            await asking.end()
+        if self._asked is not None:
+            await self._asked.end()
         ends = [self._front.end(), *(each.end() for each in self._upstreams)]
         await asyncio.gather(*ends, return_exceptions=True)
         self._keeper.stop()
