@@ -14,12 +14,11 @@ The SDK calls its middleware provisional: everything that rests on it is in this
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import dataclasses
 import functools
 import json
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from typing import Any, Final, TypeAlias
@@ -79,27 +78,30 @@ class GateMiddleware:
 
     async def __call__(self, ctx: Context, call_next: CallNext) -> HandlerResult:
         """Answers or forwards one message of a client."""
-        ctx = dataclasses.replace(ctx, params=copy.deepcopy(ctx.params))
+        params: Wire | None = _copied(ctx.params)
         try:
             home = await self._callers.home(ctx.request, self.guard)
         except Refused as no:
             raise _error(no) from None
         with home:
-            if ctx.request_id is None:
-                return await call_next(ctx) if self.guard.passes(ctx.method) else None
-            return await self._answer(ctx, call_next)
+            if ctx.request_id is not None:
+                session = _Session(ctx.session, self.guard)
+                ctx = dataclasses.replace(ctx, params=params, session=session)
+                return await self._answer(ctx, call_next)
+            if not self.guard.passes(ctx.method):
+                return None
+            return await call_next(dataclasses.replace(ctx, params=params))
 
     async def _answer(self, ctx: Context, call_next: CallNext) -> HandlerResult:
-        inner = dataclasses.replace(ctx, session=_Session(ctx.session, self.guard))
         came: list[HandlerResult] = []
         params = ctx.params or {}
 
         async def forward() -> Wire:
-            with _set(_decided, [_written(ctx.method, params)]):
-                came.append(await call_next(inner))
+            with _Set(_decided, [_written(ctx.method, params)]):
+                came.append(await call_next(ctx))
             return _wire(came[0])
 
-        with listing(_lister_of(inner, call_next)):
+        with listing(_lister_of(ctx, call_next)):
             result = await self.ask(ctx.method, params, forward)
         return came[0] if came and result is came[0] else dict(result)
 
@@ -162,18 +164,37 @@ def _lister_of(ctx: Context, call_next: CallNext) -> Lister:
     return ask
 
 
-@contextlib.contextmanager
-def _set(variable: ContextVar[Any], value: object) -> Iterator[None]:
-    token = variable.set(value)
-    try:
-        yield
-    finally:
-        variable.reset(token)
+class _Set:
+    """A context variable has this value in a block."""
+
+    __slots__ = ("_token", "_value", "_variable")
+
+    def __init__(self, variable: ContextVar[Any], value: object) -> None:
+        self._variable, self._value = variable, value
+
+    def __enter__(self) -> None:
+        self._token = self._variable.set(self._value)
+
+    def __exit__(self, *ended: object) -> None:
+        self._variable.reset(self._token)
+
+
+_ATOMS: Final = frozenset({str, int, float, bool, type(None)})
+
+
+def _copied(value: Any) -> Any:
+    """A deep copy, quick where it is JSON."""
+    kind = type(value)
+    if kind is dict:
+        return {name: _copied(each) for name, each in value.items()}
+    if kind is list:
+        return [_copied(each) for each in value]
+    return value if kind in _ATOMS else copy.deepcopy(value)
 
 
 def listing(lister: Lister) -> AbstractContextManager[None]:
     """While open, the guard asks the server in this way what it offers."""
-    return _set(_lister, lister)
+    return _Set(_lister, lister)
 
 
 def passed(method: str, params: Wire) -> bool:
@@ -186,10 +207,13 @@ def _error(no: Refused) -> MCPError:
     return MCPError(code=no.code, message=no.text, data=no.data)
 
 
+_spelled: Final = json.JSONEncoder(sort_keys=True, default=repr).encode
+
+
 def _written(method: str, params: Wire) -> str:
     """What a request asks for, in one spelling."""
     meant = [method, params.get("name"), params.get("uri"), params.get("arguments") or {}]
-    return json.dumps(meant, sort_keys=True, default=repr)
+    return _spelled(meant)
 
 
 def _wire(result: Any) -> Wire:
@@ -228,7 +252,7 @@ class GatedServer(MCPServer[Any]):
 
     async def call_tool(self, name: str, arguments: dict[str, Any], context: Any = None) -> Any:
         """Calls a tool, if the gate allows it; a refusal is a result that says so."""
-        given = copy.deepcopy(arguments)
+        given = _copied(arguments)
         call = functools.partial(super().call_tool, name, given, context)
         params = {"name": name, "arguments": given}
         result, changed = await self._gated("tools/call", params, call)
@@ -238,7 +262,7 @@ class GatedServer(MCPServer[Any]):
         self, name: str, arguments: dict[str, Any] | None = None, context: Any = None
     ) -> Any:
         """Gets a prompt, if the gate allows it."""
-        given = copy.deepcopy(arguments or {})
+        given = _copied(arguments or {})
         get = functools.partial(super().get_prompt, name, given, context)
         params = {"name": name, "arguments": given}
         result, changed = await self._gated("prompts/get", params, get)
