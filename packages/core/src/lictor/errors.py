@@ -107,6 +107,22 @@ class TaskError(LictorError):
     code = "task"
 
 
+class Unguardable(LictorError):
+    """A tool cannot be guarded as it is. Says why, and what to do instead."""
+
+    code = "unguardable"
+
+    def __init__(self, name: str, problem: str, mend: str) -> None:
+        self.problem, self.mend = problem, mend
+        super().__init__(f"tool {name!r} cannot be guarded: {problem}\n  mend: {mend}")
+
+
+class HostChanged(LictorError):
+    """This version of the host does not let calls be intercepted. Nothing was guarded."""
+
+    code = "host_changed"
+
+
 class Withheld(LictorError):
     """Raised inside a body, by an adapter: the tool has run, and its result must not pass.
 

@@ -19,9 +19,9 @@ from langchain.agents.middleware import AgentMiddleware
 from langchain.agents.middleware.types import ToolCallRequest
 from langchain_core.tools import BaseTool
 
+from lictor.errors import HostChanged, Unguardable
 from lictor.gate import Gate
 from lictor_langchain import provider
-from lictor_langchain.denial import HostChanged, Unguardable
 from lictor_langchain.guarding import guard, refuse_doubles
 from lictor_langchain.middleware import GateMiddleware
 from lictor_langchain.shape import LOCAL

@@ -21,7 +21,7 @@ from langchain_core.messages.tool import ToolOutputMixin
 from langchain_core.tools import ToolException
 from langgraph.types import Command
 
-from lictor import Decision, Denied, LictorError, Pending
+from lictor import Decision, Denied, Pending
 from lictor_langchain.meeting import Meeting
 
 
@@ -42,22 +42,6 @@ class ToolDenied(Denied, ToolException):
 
 class ToolPending(ToolDenied, Pending):
     """A call of a guarded tool waits for a person who can still answer."""
-
-
-class Unguardable(LictorError):
-    """A tool cannot be guarded as it is. Says why, and what to do instead."""
-
-    code = "unguardable"
-
-    def __init__(self, name: str, problem: str, mend: str) -> None:
-        self.problem, self.mend = problem, mend
-        super().__init__(f"tool {name!r} cannot be guarded: {problem}\n  mend: {mend}")
-
-
-class HostChanged(LictorError):
-    """This version of the host does not let calls be intercepted. Nothing was guarded."""
-
-    code = "host_changed"
 
 
 @dataclass(frozen=True)

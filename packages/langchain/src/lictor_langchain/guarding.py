@@ -21,8 +21,9 @@ from langchain_core.tools import Tool as SingleInputTool
 from langchain_core.tools import tool as as_tool
 
 from lictor import Tool
+from lictor.errors import HostChanged, Unguardable
 from lictor.gate import Gate
-from lictor_langchain.denial import ErrorPolicy, HostChanged, Unguardable
+from lictor_langchain.denial import ErrorPolicy
 from lictor_langchain.kind import base_of, class_of, stock
 from lictor_langchain.proof import host, prove
 from lictor_langchain.seam import SEAM, Seam, gated

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from lictor import Decision
-from lictor.task import Task
 
 NO_ID: Final = "the model's call has no id, so neither its origin nor a replay can be recognised"
 
@@ -55,22 +54,8 @@ class Watch:
     decision: Decision | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Inside:
-    """A body is running.
-
-    Attributes:
-        task: The task it was authorized under.
-        effect: It, or a body around it, has an effect.
-    """
-
-    task: Task | None
-    effect: bool = True
-
-
 meeting: ContextVar[Meeting | None] = ContextVar("lictor_langchain_meeting", default=None)
 watching: ContextVar[Watch | None] = ContextVar("lictor_langchain_watch", default=None)
-inside: ContextVar[Inside | None] = ContextVar("lictor_langchain_inside", default=None)
 leaving: ContextVar[Future[None] | None] = ContextVar("lictor_langchain_leaving", default=None)
 """Tells a tool's thread that the run which waits for it was cancelled."""
 probing: ContextVar[bool] = ContextVar("lictor_langchain_probing", default=False)

@@ -22,7 +22,7 @@ from langgraph.types import Interrupt
 
 from lictor import Decision
 from lictor.model import Enforcement
-from lictor_langchain.meeting import inside
+from lictor.subagent import inside
 
 KIND: Final = "lictor.ask"
 _CHECKPOINTER: Final = getattr(constants, "CONFIG_KEY_CHECKPOINTER", "")

@@ -20,9 +20,9 @@ from importlib.metadata import version
 from langchain_core.tools import BaseTool
 from langsmith.run_helpers import tracing_context
 
+from lictor.errors import HostChanged
 from lictor.gate import Probed
 from lictor.telemetry import quiet
-from lictor_langchain.denial import HostChanged
 from lictor_langchain.meeting import probing, setting
 from lictor_langchain.seam import Seam
 

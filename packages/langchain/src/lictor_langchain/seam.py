@@ -26,14 +26,12 @@ from lictor.canonical import InputInvalid, take
 from lictor.errors import Withheld
 from lictor.gate import Gate
 from lictor.model import Pep
+from lictor.subagent import Inside, acting, inside
 from lictor.task import current
-from lictor_langchain.delegation import acting
 from lictor_langchain.denial import ToolDenied, ToolPending, improper
 from lictor_langchain.meeting import (
-    Inside,
     Meeting,
     Permit,
-    inside,
     leaving,
     meeting,
     probing,

@@ -1,4 +1,4 @@
-"""Sub-agents: under whose authority a call is made.
+"""Sub-agents, for adapters: under whose authority a call is made that another model has chosen.
 
 Rules enforced here:
 
@@ -14,13 +14,32 @@ import contextvars
 import threading
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Final
 
-from lictor import ToolKey
 from lictor.gate import Gate
+from lictor.model import ToolKey
 from lictor.task import Task, current
-from lictor_langchain.meeting import inside
 
 _NOTHING: AbstractContextManager[None] = nullcontext()
+
+
+@dataclass(frozen=True, slots=True)
+class Inside:
+    """A body is running.
+
+    Attributes:
+        task: The task it was authorized under.
+        effect: It, or a body around it, has an effect.
+    """
+
+    task: Task | None
+    effect: bool = True
+
+
+inside: Final[ContextVar[Inside | None]] = ContextVar("lictor_inside", default=None)
+"""What body calls in this context are made in; adapters set it around every body."""
 
 
 def acting(host_id: str) -> AbstractContextManager[None]:
