@@ -100,6 +100,8 @@ class McpPart(_Part):
         user: Who it is for on stdio; the operating-system account if left out.
         confirm: The client shows questions to its user, who may answer `confirm:user` there.
         separate: The gateway runs under an account that the agent's programs cannot act as.
+        trace: What becomes of a trace that a client names; on stdio it is continued if left out,
+            over HTTP linked.
         bearer: Files (mode 0600) that name a caller over HTTP and hold his token.
         servers: What the gateway stands before.
     """
@@ -109,6 +111,7 @@ class McpPart(_Part):
     user: Name | None = None
     confirm: bool = False
     separate: bool = False
+    trace: Literal["continue", "link"] | None = None
     bearer: list[str] = []
     servers: dict[ServerId, ServerPart] = {}
 

@@ -22,6 +22,7 @@ import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, Protocol, TypeAlias
 
+from lictor_mcp import tracing
 from lictor_mcp.guard import Failed, Guard, Refused
 from lictor_mcp.wire import (
     INTERNAL_ERROR,
@@ -201,6 +202,7 @@ class Relay:
         seconds: How long the server has for an answer.
         alias: What stands before the ids of its requests at the client, where several servers
             could choose the same; empty: they keep their ids.
+        trace: What becomes of a trace that the client names.
     """
 
     def __init__(
@@ -211,8 +213,9 @@ class Relay:
         label: str = "",
         seconds: float = SECONDS,
         alias: str = "",
+        trace: tracing.Trace = "continue",
     ) -> None:
-        self._to_client, self._to_server = to_client, to_server
+        self._to_client, self._to_server, self._trace = to_client, to_server, trace
         self._label = label or secrets.token_hex(8)
         self._seconds, self._alias = seconds, alias
         self._nonce, self._count = f"{_OURS}{secrets.token_hex(8)}-", 0
@@ -259,7 +262,12 @@ class Relay:
         self._greeted = self._greeted or message.method == "notifications/initialized"
         if self.up.is_set():
             with contextlib.suppress(Failed, Refused):
-                await self._to_server(self._guarded.outward(message).raw)
+                await self._tell_server(message)
+
+    async def _tell_server(self, message: Message) -> None:
+        with tracing.received(self._guarded, message, self._trace):
+            with tracing.sent(self._guarded, self._guarded.outward(message)) as going:
+                await self._to_server(going.raw)
 
     async def reply(self, message: Message) -> bytes:
         """Has one request decided and answered.
@@ -294,21 +302,23 @@ class Relay:
                 came.append(found)
             return result_of(found)
 
-        return await self._guarded.request(
-            message.method,
-            message.params,
-            forward,
-            host_id=f"{self._label}:{type(message.id).__name__}:{message.id}",
-            loose=message.loose,
-        )
+        with tracing.received(self._guarded, message, self._trace):
+            return await self._guarded.request(
+                message.method,
+                message.params,
+                forward,
+                host_id=f"{self._label}:{type(message.id).__name__}:{message.id}",
+                loose=message.loose,
+            )
 
     async def _exchange(self, message: Message) -> Message:
         """Sends a request to the server, and waits for its answer."""
         waiting = self._by_server.expect(message.key)
         try:
-            await self._to_server(message.raw)
-            async with asyncio.timeout(self._seconds):
-                return await waiting
+            with tracing.sent(self._guarded, message) as going:
+                await self._to_server(going.raw)
+                async with asyncio.timeout(self._seconds):
+                    return await waiting
         except TimeoutError:
             await self._give_up(message)
             raise Unanswered(SLOW) from None

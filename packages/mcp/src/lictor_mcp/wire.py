@@ -153,13 +153,23 @@ def with_meta(message: Message, meta: Mapping[str, Any]) -> Message:
     """The same message with another `_meta`; all its other bytes stay as they came.
 
     Args:
-        message: Has `_meta` among its parameters, or in its result.
-        meta: What stands there instead.
+        message: A request, a notification, or an answer that is no error.
+        meta: What stands there instead of its own, or where it had none.
+
+    Raises:
+        Malformed: It has become too large.
     """
-    text = message.raw.decode()
-    outer, _ = _place(text, 0, "params" if "params" in message.value else "result")
-    start, end = _place(text, outer, "_meta")
-    return parse(f"{text[:start]}{write(meta).decode()}{text[end:]}".encode())
+    text, written = message.raw.decode(), write(meta).decode()
+    inside = "result" if "result" in message.value else "params"
+    if inside not in message.value:
+        return parse(f'{text[:-1]},"params":{{"_meta":{written}}}}}'.encode())
+    start, end = _place(text, 0, inside)
+    if "_meta" in message.value[inside]:
+        start, end = _place(text, start, "_meta")
+    else:
+        more = "," if message.value[inside] else ""
+        written, start, end = f'"_meta":{written}{more}', start + 1, start + 1
+    return parse(f"{text[:start]}{written}{text[end:]}".encode())
 
 
 def _place(text: str, at: int, wanted: str) -> tuple[int, int]:

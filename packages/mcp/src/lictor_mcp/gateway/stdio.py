@@ -76,6 +76,7 @@ class StdioGateway:
         self._client: Wire = {}
         self._asked: Asked | None = None
         several = len(servers) > 1
+        trace = (opened.mcp.trace if opened is not None else None) or "continue"
         self._upstreams = [
             Upstream(
                 gate,
@@ -84,6 +85,7 @@ class StdioGateway:
                 keeper=self._keeper,
                 identify=_identified,
                 alias=each.name if several else "",
+                trace=trace,
             )
             for each in servers
         ]

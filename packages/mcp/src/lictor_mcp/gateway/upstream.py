@@ -23,6 +23,7 @@ from lictor_mcp.gateway.child import Child, Keeper, TooLong, line_of
 from lictor_mcp.gateway.pending import GatewayGuard
 from lictor_mcp.guard import Failed
 from lictor_mcp.relay import SECONDS, Relay
+from lictor_mcp.tracing import Trace
 
 RESTARTS: Final = 3
 WINDOW: Final = 60.0
@@ -66,6 +67,7 @@ class Upstream:
         keeper: Ends its process if we are killed.
         identify: Says what a server is; may block.
         alias: See `Relay`.
+        trace: See `Relay`.
     """
 
     def __init__(
@@ -77,10 +79,13 @@ class Upstream:
         keeper: Keeper,
         identify: Callable[[Server], str],
         alias: str = "",
+        trace: Trace = "continue",
     ) -> None:
         self.server, self._identify = server, identify
         self._child = Child(server.command, server.env, cwd=server.cwd, keeper=keeper)
-        self.relay = Relay(to_client, self._child.send, seconds=server.seconds, alias=alias)
+        self.relay = Relay(
+            to_client, self._child.send, seconds=server.seconds, alias=alias, trace=trace
+        )
         self.relay.up.clear()
         self.guard = GatewayGuard(
             gate,
