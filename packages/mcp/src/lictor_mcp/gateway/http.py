@@ -23,7 +23,8 @@ from lictor.gate import Gate
 from lictor_mcp.callers import Caller, Callers
 from lictor_mcp.gateway import http_checks as checks
 from lictor_mcp.gateway.http_checks import MISMATCH, Bad, Headers
-from lictor_mcp.gateway.http_session import Exchange, Served, Session, Stream
+from lictor_mcp.gateway.http_exchange import Exchange, Stream
+from lictor_mcp.gateway.http_session import Served, Session
 from lictor_mcp.gateway.http_upstream import EVENTS, JSON, SESSION
 from lictor_mcp.guard import Failed, Refused
 from lictor_mcp.relay import Unanswered
@@ -175,7 +176,7 @@ class HttpGateway:
         self, session: Session, message: Message, headers: Headers, receive: Receive
     ) -> Response:
         if not session.stateless and "mcp-protocol-version" in headers:
-            session.version = headers["mcp-protocol-version"]
+            session.own.version = headers["mcp-protocol-version"]
         exchange = await session.begin(message, checks.forwarded(headers))
         gone = asyncio.ensure_future(_left(receive))
         try:
@@ -185,7 +186,9 @@ class HttpGateway:
             gone.cancel()
         if message.method == "initialize":
             self._opened(session)
-        given = {SESSION: session.id} if message.method == "initialize" and session.id else {}
+        given = (
+            {SESSION: session.own.id} if message.method == "initialize" and session.own.id else {}
+        )
         if exchange.streaming.done():
             return _Events(_drain(exchange.out, session, exchange), given)
         if exchange.reply.done() and not exchange.reply.cancelled():
@@ -238,12 +241,12 @@ class HttpGateway:
         return self._without[key]
 
     def _opened(self, session: Session) -> None:
-        if session.id is None:
+        if session.own.id is None:
             return
-        key = session.served.name, session.id
+        key = session.served.name, session.own.id
         known = self._sessions.setdefault(key, session)
         if known is not session:
-            session.id = None
+            session.own.id = None
             raise Bad(502, "the server gave two callers one session")
         while len(self._sessions) > MAX_SESSIONS:
             self._over(self._sessions.popitem(last=False)[1])
@@ -262,8 +265,8 @@ class HttpGateway:
     async def _leave(self, session: Session, headers: Headers) -> Response:
         answered = await session.served.upstream.leave(checks.forwarded(headers))
         await answered.close()
-        if session.id is not None:
-            self._sessions.pop((session.served.name, session.id), None)
+        if session.own.id is not None:
+            self._sessions.pop((session.served.name, session.own.id), None)
             self._over(session)
         return Response(status_code=answered.status)
 

@@ -2,13 +2,9 @@
 
 Rules enforced here:
 
-1. An answer goes to the exchange that asked for it, once: over the stream of its request, or over
-   the one that the client resumed it with. Any other is dropped.
-2. A client that goes takes its request along in the stateless protocol; in a session the request
+1. A client that goes takes its request along in the stateless protocol; in a session the request
    goes on, and its answer is kept for a while in case the client resumes.
-3. Who reads too slowly is waited for, for a while; meanwhile the server waits too, and nothing
-   piles up here.
-4. A request has so long to be answered; then whether it ran is not known.
+2. A request has so long to be answered; then whether it ran is not known.
 """
 
 from __future__ import annotations
@@ -16,64 +12,34 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import secrets
-from collections import OrderedDict
-from collections.abc import AsyncIterator, Coroutine, Mapping
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, replace
-from importlib.metadata import version
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 from lictor.errors import TaskError
 from lictor.gate import Gate
 from lictor.model import Pep, ToolCall
 from lictor_mcp import methods as m
 from lictor_mcp.callers import Caller, Callers
-from lictor_mcp.gateway.http_checks import MISMATCH, STATELESS, repeated
-from lictor_mcp.gateway.http_upstream import (
-    METHOD,
-    PARAM,
-    SESSION,
-    VERSION,
-    Answered,
-    Event,
-    Upstream,
-)
+from lictor_mcp.gateway.http_checks import MISMATCH, repeated
+from lictor_mcp.gateway.http_exchange import Exchange, Key, Stream
+from lictor_mcp.gateway.http_incoming import Incoming
+from lictor_mcp.gateway.http_own import Own, read
+from lictor_mcp.gateway.http_upstream import PARAM, Upstream
 from lictor_mcp.gateway.pending import GatewayGuard
 from lictor_mcp.guard import Failed, Refused, Wire
-from lictor_mcp.relay import (
-    GONE,
-    SECONDS,
-    SLOW,
-    UNREADABLE,
-    Unanswered,
-    Waiting,
-    answered_back,
-    failure,
-    is_id,
-    result_of,
-)
+from lictor_mcp.relay import SECONDS, SLOW, Unanswered, answered, is_id, result_of
 from lictor_mcp.wire import (
     DENIED,
-    INTERNAL_ERROR,
     INVALID_REQUEST,
     METHOD_NOT_FOUND,
-    Id,
-    Malformed,
     Message,
-    answer,
-    error,
-    parse,
     write,
 )
 
-Key: TypeAlias = tuple[str, Id | None]
-
 ENDLESS: Final = "subscriptions/listen"
-STALL_SECONDS: Final = 30.0
-WAITING_EVENTS: Final = 64
-KEPT: Final = 16
-KEPT_BYTES: Final = 256 * 1024
 MAX_UNDER_WAY: Final = 256
+_STATUS: Final = {METHOD_NOT_FOUND: 404, MISMATCH: 400}
 _log: Final = logging.getLogger("lictor.mcp")
 
 
@@ -96,73 +62,6 @@ class Served:
     ours: bool = False
 
 
-class Stream:
-    """Events on their way to a client."""
-
-    def __init__(self) -> None:
-        self._waiting: asyncio.Queue[Event | None] = asyncio.Queue(WAITING_EVENTS)
-        self.gone = False
-        self.reader: asyncio.Task[None] | None = None
-        """Reads for nobody else: it ends when the client goes."""
-
-    async def put(self, event: Event | None) -> None:
-        """Takes an event, or the end; waits for a client that reads slowly."""
-        if self.gone:
-            return
-        try:
-            async with asyncio.timeout(STALL_SECONDS):
-                await self._waiting.put(event)
-        except TimeoutError:
-            self.gone = True
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        while not self.gone and (event := await self._waiting.get()) is not None:
-            yield event.encode()
-        self.gone = True
-
-    def leave(self) -> None:
-        """The client reads no more."""
-        self.gone = True
-        if self.reader is not None:
-            self.reader.cancel()
-        while not self._waiting.empty():
-            self._waiting.get_nowait()
-
-
-class Exchange:
-    """One request of the client, until it is answered.
-
-    Attributes:
-        message: The request.
-        raw: It, as it goes to the server.
-        reply: The answer for the client.
-        streaming: Done when the server answers with a stream: events come in `out`.
-        out: That stream; the reply comes in it too.
-        status: HTTP status of the answer.
-        task: Serves it.
-    """
-
-    def __init__(self, message: Message, headers: Mapping[str, str]) -> None:
-        loop = asyncio.get_running_loop()
-        self.message, self.headers, self.raw = message, headers, message.raw
-        self.answer: asyncio.Future[Message] = loop.create_future()
-        self.reply: asyncio.Future[bytes] = loop.create_future()
-        self.streaming: asyncio.Future[None] = loop.create_future()
-        self.emitted: asyncio.Future[None] = loop.create_future()
-        self.out = self.target = Stream()
-        self.event = Event()
-        self.status = 200
-        self.sent = False
-        self.pump: asyncio.Task[None] | None = None
-        self.task: asyncio.Task[None] | None = None
-
-    def lost(self, problem: str) -> None:
-        """No answer will come."""
-        if not self.answer.done():
-            self.answer.set_exception(Unanswered(problem))
-            self.answer.exception()  # who would have waited may be gone
-
-
 class Session:
     """One caller's traffic with one server: a session of the protocol, or all without one.
 
@@ -179,21 +78,21 @@ class Session:
     ) -> None:
         self.served, self.caller, self._callers, self._gate = served, caller, callers, gate
         self.stateless = stateless
-        self.id: str | None = None
-        self.version = STATELESS if stateless else ""
+        self.own = Own(served.upstream, stateless=stateless)
         self.guard = GatewayGuard(
             gate,
             served.name,
             identity=served.identity or served.upstream.url,
             pep=Pep("mcp_gateway", "gateway"),
-            lister=self._list,
+            lister=self.own.ask,
             ours=served.ours,
         )
-        self._by_client = Waiting()
+        self.own.told = self.guard.told
+        self._incoming = Incoming(
+            self.guard, self.own, home=self.home, spawn=self._spawn, seconds=served.seconds
+        )
         self._pending: dict[Key, Exchange] = {}
-        self._kept: OrderedDict[Key, bytes] = OrderedDict()
         self._running: set[asyncio.Task[None]] = set()
-        self._label, self._count = secrets.token_hex(8), 0
 
     async def home(self) -> contextlib.AbstractContextManager[None]:
         """The caller's task, to be made current.
@@ -252,22 +151,17 @@ class Session:
                 await exchange.out.put(None)
         finally:
             self._pending.pop(exchange.message.key, None)
-            if exchange.target.gone and raw:
-                self._keep(exchange.message.key, raw)
-            exchange.reply.cancel()
-            exchange.answer.cancel()
-            if not exchange.emitted.done():
-                exchange.emitted.set_result(None)
-
-    def _keep(self, key: Key, raw: bytes) -> None:
-        if self.id is None or len(raw) > KEPT_BYTES:
-            return
-        self._kept[key] = raw
-        while len(self._kept) > KEPT:
-            self._kept.popitem(last=False)
+            if exchange.target.gone and raw and self.own.id is not None:
+                self._incoming.kept.keep(exchange.message.key, raw)
+            exchange.over()
 
     async def _reply(self, exchange: Exchange) -> bytes:
-        message, came = exchange.message, list[Message]()
+        came: list[Message] = []
+        return await answered(exchange.message, self._decided(exchange, came), came)
+
+    async def _decided(self, exchange: Exchange, came: list[Message]) -> Wire:
+        """Has a request decided, and answered by the server; see `Relay.ask`."""
+        message = exchange.message
 
         async def forward() -> Wire:
             came.append(await self._exchange(exchange))
@@ -276,7 +170,7 @@ class Session:
         try:
             await self._repeated(message, exchange.headers)
             exchange.raw = self.guard.outward(message).raw
-            result = await self.guard.request(
+            return await self.guard.request(
                 message.method,
                 message.params,
                 forward,
@@ -285,18 +179,7 @@ class Session:
             )
         except Refused as no:
             exchange.status = _STATUS.get(no.code, 200) if self.stateless else 200
-            return write(error(message.id, no.code, no.text, no.data))
-        except Failed as failed:
-            said = came and came[0].kind == "error"
-            return came[0].raw if said else write(failure(message.id, failed))
-        except Unanswered as lost:
-            text = f"{lost} Whether the call ran is not known."
-            return write(error(message.id, INTERNAL_ERROR, text))
-        except Exception:
-            _log.exception("a request could not be served")
-            return write(error(message.id, INTERNAL_ERROR, "Internal error"))
-        same = came and result is came[0].result
-        return came[0].raw if same else write(answer(message.id, result))
+            raise
 
     async def _repeated(self, message: Message, headers: Mapping[str, str]) -> None:
         """Headers that repeat arguments repeat them as the tool's schema says.
@@ -325,9 +208,9 @@ class Session:
 
     def _host_id(self, message: Message) -> str:
         """Without a session nothing says that two requests with one id are one call."""
-        if self.id is None:
+        if self.own.id is None:
             return ""
-        return f"{self._label}:{type(message.id).__name__}:{message.id}"
+        return f"{self.own.label}:{type(message.id).__name__}:{message.id}"
 
     async def _exchange(self, exchange: Exchange) -> Message:
         """Sends a request to the server, and waits for its answer."""
@@ -346,14 +229,14 @@ class Session:
     async def _ask(self, exchange: Exchange) -> Message:
         exchange.sent = True
         message = exchange.message
-        answered = await self.served.upstream.post(exchange.raw, exchange.headers)
-        exchange.status = answered.status
+        said = await self.served.upstream.post(exchange.raw, exchange.headers)
+        exchange.status = said.status
         if message.method == "initialize":
-            self.id = answered.session
-        if not answered.streams:
-            return _read(message, answered, await answered.body())
+            self.own.id = said.session
+        if not said.streams:
+            return read(message, said, await said.body())
         table = {message.key: exchange} if self.stateless else self._pending
-        exchange.pump = self._spawn(self._pump(answered, exchange.out, table, exchange))
+        exchange.pump = self._spawn(self._incoming.read(said, exchange.out, table, exchange))
         exchange.streaming.set_result(None)
         return await exchange.answer
 
@@ -363,96 +246,7 @@ class Session:
         if not self.stateless:
             params = {"requestId": exchange.message.id, "reason": "timeout"}
             told = {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": params}
-            await self._tell(write(told))
-
-    # -- streams of the server --------------------------------------------------------------------
-
-    async def _pump(
-        self,
-        answered: Answered,
-        out: Stream,
-        table: Mapping[Key, Exchange],
-        exchange: Exchange | None = None,
-    ) -> None:
-        """Reads a stream of the server to its end."""
-        resumable = False
-        try:
-            async for event in answered.events():
-                resumable = resumable or event.id is not None
-                await self._event(event, out, table)
-        finally:
-            await answered.close()
-            if exchange is None:
-                await out.put(None)
-            elif not exchange.answer.done():
-                if resumable and self.id is not None:
-                    await out.put(None)  # the client goes on from its last event
-                else:
-                    exchange.lost(GONE)
-
-    async def _event(self, event: Event, out: Stream, table: Mapping[Key, Exchange]) -> None:
-        if not event.data:
-            await out.put(event)
-            return
-        try:
-            message = parse(event.data)
-        except Malformed as bad:
-            _log.warning("dropped a message of the server: it %s", bad.problem)
-            lost = table.get((type(bad.id).__name__, bad.id))
-            if lost is not None:
-                lost.lost(UNREADABLE)
-            return
-        if message.kind in ("result", "error"):
-            await self._answered(event, message, out, table)
-        elif message.kind == "notification":
-            if self.guard.told(message.method):
-                await out.put(event)
-        else:
-            self._spawn(self._back(event, message, out))
-
-    async def _answered(
-        self, event: Event, message: Message, out: Stream, table: Mapping[Key, Exchange]
-    ) -> None:
-        exchange = table.get(message.key)
-        if exchange is not None and not exchange.answer.done():
-            exchange.event, exchange.target = event, out
-            exchange.answer.set_result(message)
-            await asyncio.shield(exchange.emitted)
-            return
-        if exchange is not None:
-            await asyncio.shield(exchange.emitted)
-        raw = self._kept.pop(message.key, None)
-        if raw is not None:
-            await out.put(replace(event, data=raw))
-        else:
-            _log.warning("dropped an answer of the server that nobody waits for")
-
-    async def _back(self, event: Event, message: Message, out: Stream) -> None:
-        """Has a request of the server decided, asked, and answered."""
-        came: list[Message] = []
-
-        async def forward() -> Wire:
-            waiting = self._by_client.expect(message.key)
-            try:
-                await out.put(event)
-                async with asyncio.timeout(self.served.seconds):
-                    came.append(await waiting)
-            except TimeoutError:
-                raise Unanswered("The client did not answer in time.") from None
-            finally:
-                waiting.cancel()
-            return result_of(came[0])
-
-        try:
-            with await self.home():
-                raw = (await answered_back(self.guard, message, forward, came)).raw
-        except Refused as no:
-            raw = write(error(message.id, no.code, no.text, no.data))
-        except Failed as failed:
-            raw = write(failure(message.id, failed))
-        except Unanswered as lost:
-            raw = write(error(message.id, INTERNAL_ERROR, str(lost)))
-        await self._tell(raw)
+            await self.own.tell(write(told))
 
     # -- the rest ---------------------------------------------------------------------------------
 
@@ -471,9 +265,9 @@ class Session:
                 return 400
         if message.method == "notifications/cancelled" and self._cancelled(message):
             return 202
-        answered = await self.served.upstream.post(raw, headers)
-        await answered.close()
-        return answered.status
+        said = await self.served.upstream.post(raw, headers)
+        await said.close()
+        return said.status
 
     def _cancelled(self, message: Message) -> bool:
         """Whether the request is still being decided, and goes no further."""
@@ -486,65 +280,17 @@ class Session:
 
     def client_answered(self, message: Message) -> bool:
         """Takes an answer of the client; `False` if nobody asked for it."""
-        return self._by_client.came(message)
+        return self._incoming.client_answered(message)
 
     async def listen(self, headers: Mapping[str, str]) -> tuple[int, Stream | None]:
         """Opens the stream of what the server says by itself, or goes on with a broken one."""
-        answered = await self.served.upstream.listen(headers)
-        if not answered.streams:
-            await answered.close()
-            return answered.status, None
+        said = await self.served.upstream.listen(headers)
+        if not said.streams:
+            await said.close()
+            return said.status, None
         out = Stream()
-        out.reader = self._spawn(self._pump(answered, out, self._pending))
+        out.reader = self._spawn(self._incoming.read(said, out, self._pending))
         return 200, out
-
-    async def _tell(self, raw: bytes) -> None:
-        """Sends the server something that has no answer."""
-        with contextlib.suppress(Failed, Unanswered):
-            answered = await self.served.upstream.post(raw, self._own())
-            await answered.close()
-
-    def _own(self, method: str = "") -> dict[str, str]:
-        """Headers of what we send in our own name."""
-        headers = {VERSION: self.version} if self.version else {}
-        if self.stateless and method:
-            headers[METHOD] = method
-        if self.id is not None:
-            headers[SESSION] = self.id
-        return headers
-
-    async def _list(self, method: str, params: Mapping[str, Any]) -> Wire:
-        """Asks the server in our own name."""
-        given = dict(params)
-        if self.stateless:
-            given["_meta"] = _META
-        self._count += 1
-        id = f"lictor-{self._label}-{self._count}"
-        request = {"jsonrpc": "2.0", "id": id, "method": method, "params": given}
-        message = parse(write(request))
-        try:
-            answered = await self.served.upstream.post(message.raw, self._own(method))
-            if not answered.streams:
-                return result_of(_read(message, answered, await answered.body()))
-            return result_of(await self._first(answered, message))
-        except Unanswered as lost:
-            raise Failed({"code": INTERNAL_ERROR, "message": str(lost)}) from None
-
-    async def _first(self, answered: Answered, asked: Message) -> Message:
-        """Our answer out of a stream that nobody else reads."""
-        try:
-            async for event in answered.events():
-                with contextlib.suppress(Malformed):
-                    message = parse(event.data) if event.data else None
-                    if message is None:
-                        continue
-                    if message.kind == "notification":
-                        self.guard.told(message.method)
-                    elif message.key == asked.key and not message.method:
-                        return message
-        finally:
-            await answered.close()
-        raise Unanswered(GONE)
 
     async def end(self) -> None:
         """Ends everything under way."""
@@ -552,36 +298,3 @@ class Session:
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
-
-
-_STATUS: Final = {METHOD_NOT_FOUND: 404, MISMATCH: 400}
-_OURS: Final = version("lictor-mcp")
-_META: Final[Wire] = {
-    m.VERSION: STATELESS,
-    "io.modelcontextprotocol/clientInfo": {
-        "name": "lictor-gateway",
-        "version": _OURS,
-    },
-    "io.modelcontextprotocol/clientCapabilities": {},
-}
-
-
-def _read(asked: Message, answered: Answered, raw: bytes) -> Message:
-    """The answer in a body.
-
-    Raises:
-        Failed: There is none, and nothing ran.
-        Unanswered: It cannot be used.
-    """
-    try:
-        message = parse(raw)
-    except Malformed:
-        problem = f"The server answered with HTTP status {answered.status}."
-        if 400 <= answered.status < 500:
-            raise Failed({"code": INTERNAL_ERROR, "message": problem}) from None
-        raise Unanswered(UNREADABLE if answered.status == 200 else problem) from None
-    if message.kind == "error" and answered.status >= 400:
-        return message
-    if message.kind not in ("result", "error") or message.key != asked.key:
-        raise Unanswered("The server answered something else.")
-    return message

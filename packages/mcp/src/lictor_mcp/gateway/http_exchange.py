@@ -1,0 +1,120 @@
+"""Requests of a client over HTTP while they are served, and the streams that their events take.
+
+Rules enforced here:
+
+1. An answer goes to the exchange that asked for it, once.
+2. Who reads too slowly is waited for, for a while; meanwhile the server waits too, and nothing
+   piles up here.
+3. Of answers that a client missed a few are kept, in case it comes back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Mapping
+from typing import Final, TypeAlias
+
+from lictor_mcp.gateway.http_upstream import Event
+from lictor_mcp.relay import Unanswered
+from lictor_mcp.wire import Id, Message
+
+Key: TypeAlias = tuple[str, Id | None]
+
+STALL_SECONDS: Final = 30.0
+WAITING_EVENTS: Final = 64
+KEPT: Final = 16
+KEPT_BYTES: Final = 256 * 1024
+
+
+class Stream:
+    """Events on their way to a client."""
+
+    def __init__(self) -> None:
+        self._waiting: asyncio.Queue[Event | None] = asyncio.Queue(WAITING_EVENTS)
+        self.gone = False
+        self.reader: asyncio.Task[None] | None = None
+        """Reads for nobody else: it ends when the client goes."""
+
+    async def put(self, event: Event | None) -> None:
+        """Takes an event, or the end; waits for a client that reads slowly."""
+        if self.gone:
+            return
+        try:
+            async with asyncio.timeout(STALL_SECONDS):
+                await self._waiting.put(event)
+        except TimeoutError:
+            self.gone = True
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while not self.gone and (event := await self._waiting.get()) is not None:
+            yield event.encode()
+        self.gone = True
+
+    def leave(self) -> None:
+        """The client reads no more."""
+        self.gone = True
+        if self.reader is not None:
+            self.reader.cancel()
+        while not self._waiting.empty():
+            self._waiting.get_nowait()
+
+
+class Exchange:
+    """One request of the client, until it is answered.
+
+    Attributes:
+        message: The request.
+        raw: It, as it goes to the server.
+        reply: The answer for the client.
+        streaming: Done when the server answers with a stream: events come in `out`.
+        out: That stream; the reply comes in it too.
+        status: HTTP status of the answer.
+        task: Serves it.
+    """
+
+    def __init__(self, message: Message, headers: Mapping[str, str]) -> None:
+        loop = asyncio.get_running_loop()
+        self.message, self.headers, self.raw = message, headers, message.raw
+        self.answer: asyncio.Future[Message] = loop.create_future()
+        self.reply: asyncio.Future[bytes] = loop.create_future()
+        self.streaming: asyncio.Future[None] = loop.create_future()
+        self.emitted: asyncio.Future[None] = loop.create_future()
+        self.out = self.target = Stream()
+        self.event = Event()
+        self.status = 200
+        self.sent = False
+        self.pump: asyncio.Task[None] | None = None
+        self.task: asyncio.Task[None] | None = None
+
+    def lost(self, problem: str) -> None:
+        """No answer will come."""
+        if not self.answer.done():
+            self.answer.set_exception(Unanswered(problem))
+            self.answer.exception()  # who would have waited may be gone
+
+    def over(self) -> None:
+        """Nobody waits for anything of it any more."""
+        self.reply.cancel()
+        self.answer.cancel()
+        if not self.emitted.done():
+            self.emitted.set_result(None)
+
+
+class Kept:
+    """Answers that a client has missed: the last few, none of them large."""
+
+    def __init__(self) -> None:
+        self._answers: OrderedDict[Key, bytes] = OrderedDict()
+
+    def keep(self, key: Key, raw: bytes) -> None:
+        """Keeps an answer."""
+        if len(raw) > KEPT_BYTES:
+            return
+        self._answers[key] = raw
+        while len(self._answers) > KEPT:
+            self._answers.popitem(last=False)
+
+    def take(self, key: Key) -> bytes | None:
+        """Gives it back, once."""
+        return self._answers.pop(key, None)
