@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from importlib.metadata import version
 from typing import Any, Final
 
@@ -43,6 +44,7 @@ class Own:
         version: The protocol version that the session speaks.
         label: Names the session in ids.
         told: Hears the method of each notification that comes before one of our answers.
+        going: Around each request of ours: what of it goes to the server.
     """
 
     def __init__(self, upstream: Upstream, *, stateless: bool) -> None:
@@ -51,6 +53,7 @@ class Own:
         self.version = STATELESS if stateless else ""
         self.label, self._count = secrets.token_hex(8), 0
         self.told: Callable[[str], object] = lambda method: None
+        self.going: Callable[[Message], AbstractContextManager[Message]] = contextlib.nullcontext
 
     async def tell(self, raw: bytes) -> None:
         """Sends the server something that has no answer."""
@@ -72,10 +75,11 @@ class Own:
         request = {"jsonrpc": "2.0", "id": id, "method": method, "params": given}
         message = parse(write(request))
         try:
-            answered = await self._upstream.post(message.raw, self._headers(method))
-            if not answered.streams:
-                return result_of(read(message, answered, await answered.body()))
-            return result_of(await self._first(answered, message))
+            with self.going(message) as going:
+                answered = await self._upstream.post(going.raw, self._headers(method))
+                if not answered.streams:
+                    return result_of(read(message, answered, await answered.body()))
+                return result_of(await self._first(answered, message))
         except Unanswered as lost:
             raise Failed({"code": INTERNAL_ERROR, "message": str(lost)}) from None
 

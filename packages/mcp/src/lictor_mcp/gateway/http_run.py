@@ -114,6 +114,7 @@ def run_http(
                     urls[key],
                     part.timeout,
                     part.lictor,
+                    mcp.trace or "link",
                 )
                 for key, part in parts.items()
             ]

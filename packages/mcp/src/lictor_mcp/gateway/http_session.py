@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, replace
@@ -20,6 +21,7 @@ from lictor.errors import TaskError
 from lictor.gate import Gate
 from lictor.model import Pep, ToolCall
 from lictor_mcp import methods as m
+from lictor_mcp import tracing
 from lictor_mcp.callers import Caller, Callers
 from lictor_mcp.gateway.http_checks import MISMATCH, repeated
 from lictor_mcp.gateway.http_exchange import Exchange, Key, Stream
@@ -29,6 +31,7 @@ from lictor_mcp.gateway.http_upstream import PARAM, Upstream
 from lictor_mcp.gateway.pending import GatewayGuard
 from lictor_mcp.guard import Failed, Refused, Wire
 from lictor_mcp.relay import SECONDS, SLOW, Unanswered, answered, is_id, result_of
+from lictor_mcp.tracing import Trace
 from lictor_mcp.wire import (
     DENIED,
     INVALID_REQUEST,
@@ -53,6 +56,7 @@ class Served:
         identity: What it is, as part of every pin; its address if left out.
         seconds: How long it has for an answer.
         ours: It is one of ours: grants may reach it.
+        trace: What becomes of a trace that a caller names.
     """
 
     name: str
@@ -60,6 +64,7 @@ class Served:
     identity: str = ""
     seconds: float = SECONDS
     ours: bool = False
+    trace: Trace = "link"
 
 
 class Session:
@@ -88,6 +93,7 @@ class Session:
             ours=served.ours,
         )
         self.own.told = self.guard.told
+        self.own.going = functools.partial(tracing.sent, self.guard)
         self._incoming = Incoming(
             self.guard, self.own, home=self.home, spawn=self._spawn, seconds=served.seconds
         )
@@ -164,19 +170,22 @@ class Session:
         message = exchange.message
 
         async def forward() -> Wire:
-            came.append(await self._exchange(exchange))
+            with tracing.sent(self.guard, sent) as going:
+                exchange.raw = going.raw
+                came.append(await self._exchange(exchange))
             return result_of(came[0])
 
         try:
-            await self._repeated(message, exchange.headers)
-            exchange.raw = self.guard.outward(message).raw
-            return await self.guard.request(
-                message.method,
-                message.params,
-                forward,
-                host_id=self._host_id(message),
-                loose=message.loose,
-            )
+            with tracing.received(self.guard, message, self.served.trace):
+                await self._repeated(message, exchange.headers)
+                sent = self.guard.outward(message)
+                return await self.guard.request(
+                    message.method,
+                    message.params,
+                    forward,
+                    host_id=self._host_id(message),
+                    loose=message.loose,
+                )
         except Refused as no:
             exchange.status = _STATUS.get(no.code, 200) if self.stateless else 200
             raise
@@ -260,12 +269,14 @@ class Session:
             if not self.guard.passes(message.method):
                 return 202
             try:
-                raw = self.guard.outward(message).raw
+                sent = self.guard.outward(message)
             except Refused:
                 return 400
         if message.method == "notifications/cancelled" and self._cancelled(message):
             return 202
-        said = await self.served.upstream.post(raw, headers)
+        with tracing.received(self.guard, message, self.served.trace):
+            with tracing.sent(self.guard, sent) as going:
+                said = await self.served.upstream.post(going.raw, headers)
         await said.close()
         return said.status
 
