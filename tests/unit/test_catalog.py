@@ -428,7 +428,11 @@ def test_diff_shows_words_and_hidden_characters(project: Project) -> None:
     new, edited = diff(catalog, {PAY.key: changed(description="Pays\u202e now."), READ.key: READ})
     assert (new.key, new.new) == (READ.key, True)
     assert edited.parts == {"description": r"Pays{+\u{202e} now+}."}
-    assert str(edited) == "local/pay has changed\n  description: Pays{+\\u{202e} now+}."
+    assert str(edited).splitlines() == [
+        "local/pay has changed",
+        "  description: Pays{+\\u{202e} now+}.",
+        "  look twice: description has 1 character that cannot be seen",
+    ]
 
 
 def test_a_hostile_definition_cannot_make_the_comparison_take_minutes() -> None:

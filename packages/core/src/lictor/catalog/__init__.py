@@ -5,6 +5,7 @@ from lictor.catalog.code import origin_of
 from lictor.catalog.drift import Change, Drift, diff, drift
 from lictor.catalog.locking import LockResult, lock
 from lictor.catalog.propose import Proposal, propose
+from lictor.catalog.remarks import remarks
 from lictor.catalog.reviewed import Catalog
 from lictor.catalog.seen import note, read_seen
 
@@ -23,4 +24,5 @@ __all__ = [
     "origin_of",
     "propose",
     "read_seen",
+    "remarks",
 ]

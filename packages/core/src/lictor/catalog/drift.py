@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from lictor.canonical import Json
+from lictor.catalog.remarks import remarks
 from lictor.forms import visible
 from lictor.model import Tool, ToolKey
 
@@ -36,15 +37,18 @@ class Change:
         key: The tool.
         new: Nothing was locked under this name.
         parts: Part of the definition → its words, `[-gone-]` and `{+come+}` marked.
+        remarks: What to look at twice in what has come.
     """
 
     key: ToolKey
     new: bool
     parts: Mapping[str, str]
+    remarks: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         head = f"{visible(str(self.key))} {'is new' if self.new else 'has changed'}"
-        return "\n".join([head, *(f"  {name}: {words}" for name, words in self.parts.items())])
+        parts = [f"  {name}: {words}" for name, words in self.parts.items()]
+        return "\n".join([head, *parts, *(f"  look twice: {each}" for each in self.remarks)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,11 +130,12 @@ def diff(catalog: Catalog, seen: Mapping[ToolKey, Tool]) -> list[Change]:
     """
     changes = []
     for key in sorted(seen):
-        locked = catalog.locked.get(key)
+        locked, tool = catalog.locked.get(key), seen[key]
         if locked is None:
-            changes.append(Change(key, True, _parts({}, seen[key].definition())))
-        elif locked.pin != seen[key].pin:
-            changes.append(Change(key, False, _parts(locked.definition(), seen[key].definition())))
+            changes.append(Change(key, True, _parts({}, tool.definition()), remarks(tool)))
+        elif locked.pin != tool.pin:
+            parts = _parts(locked.definition(), tool.definition())
+            changes.append(Change(key, False, parts, remarks(tool, locked)))
     return changes
 
 

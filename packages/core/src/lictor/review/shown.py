@@ -5,6 +5,7 @@ Rules enforced here:
 1. The whole definition (or all that has changed) and the call at hand are shown; what is cut says
    so and can be seen whole.
 2. No row of a tool's own text can look like a row of ours, and nothing in it hides or deceives.
+3. What hides, and sentences that speak to whoever calls the tool, are pointed out.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Final
 
 from lictor.approval.render import LONG, argument_lines, calm, literal, spelled, wrapped
 from lictor.canonical import Json
-from lictor.catalog import Change
+from lictor.catalog import Change, remarks
 from lictor.forms import visible
 from lictor.model import Impact, Review, Tool
 
@@ -40,6 +41,9 @@ def review_lines(
             found += [f"    {part}", *_text(words, calm(words))]
     else:
         found += _definition(tool)
+    come = change.remarks if change is not None and changed else remarks(tool)
+    for each in come:
+        found += wrapped(f"  look twice: {each}")
     if arguments is not None:
         found.append("  this call:" if arguments else "  this call has no arguments")
         for name, value in arguments.items():
