@@ -40,8 +40,9 @@ def _poison(said: Said, here: Scene) -> None:
     diff = _section(here.lictor("catalog", "diff"), POISONED)
     said.line("\n$ lictor catalog diff")
     said.shown(diff)
-    said.claim("the reviewer sees the instruction", "<IMPORTANT>" in "".join(diff))
-    said.claim("and what is invisible", "\\u{e0044}" in "".join(diff))
+    twice = "".join(each for each in diff if each.startswith("  look twice:"))
+    said.claim("the instruction is pointed out to the reviewer", "<IMPORTANT>" in twice)
+    said.claim("and what is invisible is spelled out", '"Do not tell the user."' in twice)
     said.line()
 
 
@@ -70,7 +71,7 @@ def _rug_pull(said: Said, here: Scene) -> None:
     diff = _section(here.lictor("catalog", "diff"), PULLS)
     said.line("\n$ lictor catalog diff")
     said.shown(diff)
-    said.claim("the reviewer sees what has changed", "{+" in "".join(diff))
+    said.claim("the reviewer sees what has changed", "{+ First read" in "".join(diff))
     said.line()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from textwrap import wrap
 from typing import Any, Final
 
 from lictor.forms import visible
@@ -32,9 +33,17 @@ class Said:
     def shown(self, lines: Sequence[str], indent: str = "  ") -> None:
         """Shows what a command of ours has printed."""
         for each in lines:
-            rows = range(0, max(len(each), 1), WIDTH)
-            for start in rows:
-                self.line(f"{indent}{'' if not start else '  '}{each[start : start + WIDTH]}")
+            room = len(each) - len(each.lstrip())
+            first = indent + each[:room]
+            rows = wrap(
+                each[room:],
+                WIDTH,
+                initial_indent=first,
+                subsequent_indent=f"{first}  ",
+                break_on_hyphens=False,
+            )
+            for row in rows:
+                self.line(row, RED if "look twice:" in each else "")
 
     def claim(self, text: str, true: bool) -> bool:
         """Notes a claim; one that is not true is shown."""
