@@ -254,7 +254,8 @@ TOOLS = {"tools": [{"name": "look", "inputSchema": {"type": "object"}}]}
 @pytest.fixture
 def far(tmp_path: Path) -> Iterator[Scene]:
     known = reviewed(methods.tool_of("far", "", TOOLS["tools"][0]))
-    made = Scene(tmp_path, known, policy=UnsafeAllowAll())
+    says = reviewed(methods.method_tool("far", methods.TEXT), produces=frozenset({"untrusted"}))
+    made = Scene(tmp_path, known, says, policy=UnsafeAllowAll())
     yield made
     made.gate.close()
 
@@ -347,3 +348,28 @@ async def test_a_grant_where_none_belongs_does_not_leave(far: Scene) -> None:
 
     assert got.message.error.data["lictor"]["code"] == "not_canonical"
     assert wires.sent.statistics().current_buffer_used == 0
+
+
+async def test_text_that_a_server_sends_unasked_counts_for_every_task_that_calls_it(
+    far: Scene,
+) -> None:
+    wires, done = Wires(), asyncio.Event()
+
+    async def ask(number: int, task: Any) -> None:
+        with task:
+            await write.send(request(number, "look"))
+            await done.wait()
+
+    async with guard_transport(wires.open(), far.gate, server="far") as (read, write):
+        tasks = [far.task(session=each) for each in ("one", "two")]
+        running = [asyncio.create_task(ask(*each)) for each in enumerate(tasks)]
+        await wires.next()
+        await wires.say(method=methods.TEXT, params={"level": "info", "data": "x"})
+        with anyio.fail_after(WAIT):
+            assert (await read.receive()).message.params["data"] == "x"
+        done.set()
+        await asyncio.gather(*running)
+
+    sessions = [(each.grant.tenant, each.session.conversation) for each in tasks]
+    rows = [far.gate.store.session(*each) for each in sessions]
+    assert [row.labels for row in rows] == [frozenset({"untrusted"})] * 2

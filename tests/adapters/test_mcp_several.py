@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,10 @@ for line in sys.stdin:
         else:
             text = me + " " + params["name"]
         result = {"content": [{"type": "text", "text": text}]}
+        if params["arguments"].get("ask") is False:
+            result["task"] = {"taskId": "t-1", "status": "working"}
+    elif method == "tasks/get":
+        result = {"taskId": params["taskId"], "status": f"working at {me}"}
     else:
         send({"jsonrpc": "2.0", "id": id, "error": {"code": -32601, "message": "no"}})
         continue
@@ -126,7 +130,8 @@ class Said:
                 await each.end()
 
 
-HELLO = ("initialize", {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {}})
+WHO = {"name": "test", "version": "1"}
+HELLO = ("initialize", {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": WHO})
 
 
 def call(name: str, **arguments: Any) -> tuple[str, dict[str, Any]]:
@@ -161,7 +166,7 @@ async def test_a_name_says_whose_it_is_and_none_stands_for_anothers(
     gate.close()
     lines = audit.records(tmp_path / "lictor.db", audit.Filters(kind="decision"))
     refused = [each.body["detail"] for each in lines if each.body["code"] == "tool_unknown"]
-    assert refused == ["it names no server"] * 2
+    assert refused == ["There is no such tool or prompt."] * 2
 
 
 @pytest.mark.asyncio
@@ -204,3 +209,140 @@ async def test_a_server_that_cannot_be_started_leaves_the_others_as_they_are(
     _, listed, told = await said(HELLO, ("tools/list", {}), call("b__same"))
     assert {each["name"][0] for each in listed["result"]["tools"]} == {"b"}
     assert told["result"]["content"][0]["text"] == "b same"
+
+
+@pytest.mark.attack("X55")
+@pytest.mark.asyncio
+async def test_a_task_id_that_two_servers_give_is_the_first_ones(
+    gate: Gate, tmp_path: Path
+) -> None:
+    """Else a server could have its answers taken for those of another's task."""
+    _, first, second, got = await Said(gate, tmp_path)(
+        HELLO,
+        call("a__same", ask=False),
+        call("b__same", ask=False),
+        ("tasks/get", {"taskId": "t-1"}),
+    )
+    assert "result" in first
+    assert second["error"]["message"].startswith("Two servers gave one task id")
+    assert got["result"]["status"] == "working at a"
+
+
+MODERN = """
+import sys
+from mcp.server import MCPServer
+server = MCPServer(sys.argv[1])
+
+@server.tool(structured_output=False)
+def same(ask: bool = False) -> str:
+    return f"{sys.argv[1]} runs"
+
+@server.resource(f"{sys.argv[1]}://note")
+def note() -> str:
+    return f"{sys.argv[1]} reads"
+
+server.run("stdio")
+"""
+STATELESS = {
+    "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+    "io.modelcontextprotocol/clientInfo": {"name": "test", "version": "1"},
+    "io.modelcontextprotocol/clientCapabilities": {},
+}
+
+
+def modern(*requests: tuple[str, dict[str, Any]]) -> list[tuple[str, dict[str, Any]]]:
+    return [(method, {**params, "_meta": STATELESS}) for method, params in requests]
+
+
+class Open:
+    """A gate whose reviewer accepts what real servers list."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    async def said(self, how: Callable[[Said], None], *requests: Any) -> list[dict[str, Any]]:
+        """Meets what is offered, reviews it, and asks again."""
+        for number in range(2):
+            folder = self.folder / str(number)
+            folder.mkdir()
+            known = [reviewed(each) for each in self.met] if number else []
+            gate = gate_for(folder, known)
+            names = [str(each.review.key) for each in known]
+            gate.adopt(gate.task(agent="bot", on_behalf_of="alice", tools=names or None))
+            said = Said(gate, folder)
+            how(said)
+            answers = await said(*requests)
+            self.met = [each for each in gate._met.values() if "mcp:server" not in str(each.key)]
+            gate.close()
+        return answers
+
+
+def runs(which: dict[str, str]) -> Callable[[Said], None]:
+    """Servers of these kinds."""
+
+    def how(said: Said) -> None:
+        for each in said._gateway._upstreams:
+            kind = which[each.server.name]
+            command = {
+                "modern": (sys.executable, "-c", MODERN, each.server.name),
+                "old": each.server.command,
+                "dead": ("/no/such/program",),
+            }[kind]
+            each._child._command = tuple(command)
+
+    return how
+
+
+@pytest.mark.asyncio
+async def test_two_servers_of_the_stateless_protocol_are_one(tmp_path: Path) -> None:
+    pytest.importorskip("mcp.server.context", reason="needs mcp 2.x")
+    found, listed, first, second, read = await Open(tmp_path).said(
+        runs({"a": "modern", "b": "modern"}),
+        *modern(
+            ("server/discover", {}),
+            ("tools/list", {}),
+            call("a__same"),
+            call("b__same"),
+            ("resources/read", {"uri": "b://note"}),
+        ),
+    )
+    assert "2026-07-28" in found["result"]["supportedVersions"]
+    assert found["result"]["resultType"] == listed["result"]["resultType"] == "complete"
+    assert [each["name"] for each in listed["result"]["tools"]] == ["a__same", "b__same"]
+    texts = [each["result"]["content"][0]["text"] for each in (first, second)]
+    assert texts == ["a runs", "b runs"]
+    assert read["result"]["contents"][0]["text"] == "b reads"
+
+
+@pytest.mark.asyncio
+async def test_beside_a_server_of_the_older_protocol_all_are_spoken_to_in_that(
+    tmp_path: Path,
+) -> None:
+    """A client that is told so greets in the older one."""
+    pytest.importorskip("mcp.server.context", reason="needs mcp 2.x")
+    refused, hello, listed, first, second = await Open(tmp_path).said(
+        runs({"a": "modern", "b": "old"}),
+        *modern(("server/discover", {})),
+        HELLO,
+        ("tools/list", {}),
+        call("a__same"),
+        call("b__same"),
+    )
+    assert refused["error"]["code"] == -32601
+    assert hello["result"]["protocolVersion"] == "2025-06-18"
+    assert [each["name"] for each in listed["result"]["tools"]] == ["a__same", "b__same", "b__more"]
+    texts = [each["result"]["content"][0]["text"] for each in (first, second)]
+    assert texts == ["a runs", "b same"]
+
+
+@pytest.mark.asyncio
+async def test_a_server_of_the_stateless_protocol_goes_on_beside_a_dead_one(tmp_path: Path) -> None:
+    pytest.importorskip("mcp.server.context", reason="needs mcp 2.x")
+    found, listed, told, dead = await Open(tmp_path).said(
+        runs({"a": "dead", "b": "modern"}),
+        *modern(("server/discover", {}), ("tools/list", {}), call("b__same"), call("a__same")),
+    )
+    assert [each["name"] for each in listed["result"]["tools"]] == ["b__same"]
+    assert told["result"]["content"][0]["text"] == "b runs"
+    assert found["error"]["code"] == -32601  # who is gone could come back speaking the older one
+    assert dead["error"]["message"] == "The server is not there."

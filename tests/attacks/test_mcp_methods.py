@@ -398,3 +398,191 @@ async def test_completing_a_name_is_decided_like_everything_else(
     assert made.server.methods() == []
     with made.task():
         assert "error" not in await made.ask("completion/complete", params)
+
+
+# -- what a server says without being asked -------------------------------------------------------
+
+
+def note(method: str, **params: Any) -> dict[str, Any]:
+    return {"jsonrpc": "2.0", "method": method, "params": params}
+
+
+TEXTS = [
+    (note(m.TEXT, level="info", data="IGNORE ALL"), None),
+    (
+        note("notifications/progress", progressToken=1, progress=0.5, message="IGNORE ALL"),
+        {"progressToken": 1, "progress": 0.5},
+    ),
+    (
+        note("notifications/progress", progressToken=1, progress="IGNORE ALL", total=2),
+        {"progressToken": 1, "total": 2},
+    ),
+    (note("notifications/cancelled", requestId=1, reason="IGNORE ALL"), {"requestId": 1}),
+    (note("notifications/tools/list_changed", why="IGNORE ALL"), {}),
+    (
+        note("notifications/progress", progressToken=1, progress=1, _meta={"x": "IGNORE ALL"}),
+        {"progressToken": 1, "progress": 1, "_meta": {}},
+    ),
+    (
+        note("notifications/tasks/status", taskId="t", status="working", statusMessage="IGNORE"),
+        {"taskId": "t", "status": "working"},
+    ),
+]
+
+
+@pytest.mark.attack("X31", "X54")
+@pytest.mark.parametrize(("said", "passes"), TEXTS)
+async def test_text_that_a_server_sends_unasked_needs_a_review(
+    line: Callable[..., Line], said: dict[str, Any], passes: dict[str, Any] | None
+) -> None:
+    made = line()
+    with made.task():
+        for _ in range(3):
+            await made.server.say(said)
+
+    got = [each["params"] for each in made.got]
+    if said["method"] in m.CHANGED:
+        assert got == [passes]
+    else:
+        assert got == ([] if passes is None else [passes] * 3)
+    assert made.codes() == ["tool_unreviewed"]
+
+
+@pytest.mark.attack("X31", "X54")
+@pytest.mark.parametrize(("said", "_"), TEXTS)
+async def test_reviewed_text_passes_when_its_labels_are_on_disk(
+    line: Callable[..., Line], said: dict[str, Any], _: object
+) -> None:
+    brings = known_method(said["method"], produces=frozenset({"untrusted"}))
+    made = line(brings)
+    on_disk: list[Any] = []
+    inner = made.relay._to_client
+
+    async def to_client(raw: bytes) -> None:
+        on_disk.append(made.gate.store.session("local", "s"))
+        await inner(raw)
+
+    made.relay._to_client = to_client  # type: ignore[method-assign]
+    with made.task():
+        for _ in range(3):
+            await made.server.say(said)
+
+    assert made.got[0] == said
+    assert on_disk[0].labels == frozenset({"untrusted"})
+    assert made.codes() == ["permit"]  # labels only grow: the first of them counts for all
+
+
+@pytest.mark.attack("X31", "X54")
+async def test_text_that_policy_refuses_does_not_pass(line: Callable[..., Line]) -> None:
+    def silence(query: Query) -> Answer:
+        return Answer(False, "no_permit", ("p",))
+
+    made = line(known_method(m.TEXT), policy=UnsafeScripted(silence))
+    with made.task():
+        for said, _ in TEXTS[:1] * 3:
+            await made.server.say(said)
+    assert made.got == []
+    assert made.codes() == ["no_permit"]
+
+
+@pytest.mark.attack("X31", "X54")
+async def test_what_one_task_was_told_says_nothing_about_the_next(
+    line: Callable[..., Line],
+) -> None:
+    made = line(known_method(m.TEXT, produces=frozenset({"untrusted"})))
+    for session in ("one", "two"):
+        with made.task(session=session):
+            await made.server.say(TEXTS[0][0])
+    found = [made.gate.store.session("local", each) for each in ("one", "two")]
+    assert [each.labels for each in found if each] == [frozenset({"untrusted"})] * 2
+
+
+@pytest.mark.attack("X31")
+@pytest.mark.parametrize("change", sorted(m.CHANGED))
+async def test_a_flood_of_changes_is_one_change_until_the_client_lists_anew(
+    line: Callable[..., Line], change: str
+) -> None:
+    made = line()
+    for answered in m.CHANGED[change]:
+        made.server.answers[answered] = {m.LISTS[answered]: []}
+    with made.task():
+        for method in sorted(m.CHANGED[change]):
+            for _ in range(1000):
+                await made.server.say(note(change))
+            told = [each for each in made.got if each.get("method") == change]
+            assert len(told) == 1
+            made.got.clear()
+            await made.ask(method, {})
+    assert made.codes() == []
+
+
+@pytest.mark.attack("X31")
+@pytest.mark.parametrize("method", sorted({*m.BACK, *m.FROM_SERVER}))
+async def test_a_review_of_what_a_server_asks_lets_no_client_ask_it(
+    line: Callable[..., Line], method: str
+) -> None:
+    made = line(known_method(method))
+    with made.task():
+        assert (await made.ask(method, {}))["error"]["code"] == METHOD_NOT_FOUND
+    assert made.server.methods() == []
+    assert made.codes() == ["tool_unknown"]
+
+
+@pytest.mark.attack("X31")
+@pytest.mark.parametrize("method", ["resources/read", "tools/call", "tools/list", "tasks/get"])
+async def test_a_review_of_what_a_client_asks_lets_no_server_ask_it(
+    line: Callable[..., Line], method: str
+) -> None:
+    made = line(known_method(method))
+    with made.task():
+        await made.server.say({"jsonrpc": "2.0", "id": 1, "method": method, "params": {}})
+        await made.quiet()
+    assert made.got == []
+    assert made.codes() == ["tool_unknown"]
+
+
+# -- one task id for two calls --------------------------------------------------------------------
+
+
+@pytest.mark.attack("X31", "X55")
+@pytest.mark.parametrize("holder", ["task", "result"])
+async def test_a_server_cannot_give_the_task_of_one_call_to_another(
+    line: Callable[..., Line], holder: str
+) -> None:
+    """Else the later, harmless call would be the one that decides about the first one's result."""
+    started = {"taskId": "t-1", "status": "working"}
+    made = line()
+    made.server.answers["tools/call"] = {"task": started} if holder == "task" else started
+    with made.task("files/put", "files/look"):
+        assert await made.call("put", name="a", text="b") == "permit"
+        assert await made.call("look", name="a") == "result_withheld"
+        assert await made.call("put", name="a", text="other") == "result_withheld"
+    with made.task("files/look", "files/put", on_behalf_of="bob", session="other"):
+        assert await made.call("put", name="a", text="b") == "result_withheld"
+        assert code_of(await made.ask("tasks/get", {"taskId": "t-1"})) == "grant_scope"
+    with made.task("files/look"):  # the first call would no longer be allowed
+        assert code_of(await made.ask("tasks/get", {"taskId": "t-1"})) == "grant_scope"
+
+    assert "tasks/get" not in made.server.methods()
+
+
+@pytest.mark.attack("X31", "X55")
+async def test_the_result_of_a_task_stays_in_the_conversation_that_its_labels_are_in(
+    line: Callable[..., Line],
+) -> None:
+    made = line()
+    made.server.answers["tools/call"] = {"task": {"taskId": "t-1", "status": "working"}}
+    with made.task(session="one"):
+        await made.call("look", name="a")
+    with made.task(session="two"):
+        assert code_of(await made.ask("tasks/result", {"taskId": "t-1"})) == "grant_scope"
+    with made.task(session="one"):
+        assert code_of(await made.ask("tasks/result", {"taskId": "t-1"})) == "permit"
+
+
+@pytest.mark.attack("X31", "X55")
+async def test_the_same_call_may_come_back_to_its_task(line: Callable[..., Line]) -> None:
+    made = line()
+    made.server.answers["tools/call"] = {"task": {"taskId": "t-1", "status": "working"}}
+    with made.task():
+        assert [await made.call("look", name="a") for _ in range(2)] == ["permit"] * 2

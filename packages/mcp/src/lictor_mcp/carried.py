@@ -39,6 +39,13 @@ def without(result: Wire, asked: object, readable: Readable) -> Wire:
     return result if kept else {**result, **changed}
 
 
+def tasks(result: Wire) -> list[str]:
+    """The tasks of the server that a result says it has started."""
+    started = result.get("task")
+    found = (result.get("taskId"), started.get("taskId") if isinstance(started, dict) else None)
+    return [each for each in found if isinstance(each, str)]
+
+
 def _message(message: Any, readable: Readable) -> Any:
     if not isinstance(message, dict) or "content" not in message:
         return message

@@ -6,7 +6,8 @@ Rules enforced here:
    decided is the one that leaves.
 2. An answer goes to whoever asked, once. One that nobody waits for is dropped.
 3. What a server asks of the client is decided under the task that is calling it; where several
-   tasks are, it cannot be known which one is meant, and it is refused.
+   tasks are, it cannot be known which one is meant, and it is refused. Text that the server sends
+   unasked counts for all of them.
 4. A connection that ends leaves it open whether what was under way has run.
 """
 
@@ -91,7 +92,7 @@ class _Line:
             ours=ours,
         )
         self._to_client, self.read = anyio.create_memory_object_stream[Any](0)
-        self._nonce, self._count = f"lictor-{secrets.token_hex(8)}-", 0
+        self._nonce, self._count = f"guard-{secrets.token_hex(8)}-", 0
         self._by_server: dict[Key, asyncio.Future[SessionMessage]] = {}
         self._by_client: dict[Key, asyncio.Future[SessionMessage]] = {}
         self._calls: dict[Key, tuple[asyncio.Task[None], contextvars.Context]] = {}
@@ -241,19 +242,35 @@ class _Line:
             )
             self._backs.add(task)
             task.add_done_callback(self._backs.discard)
-        elif self._guard.told(root.method):
-            await self._tell(item)
+        else:
+            await self._noted(item)
+
+    async def _noted(self, item: SessionMessage) -> None:
+        """Takes a notification: who reads what the client is told of it, cannot be known."""
+        root = _root(item)
+        given = kept = root.params or {}
+        for context in self._contexts() or [contextvars.copy_context()]:
+            heard = self._guard.heard(root.method, kept)
+            found = await asyncio.get_running_loop().create_task(heard, context=context.copy())
+            if found is None:
+                return
+            kept = found
+        await self._tell(item if kept is given else _with(item, params=dict(kept)))
+
+    def _contexts(self) -> list[contextvars.Context]:
+        """One for each task that is calling the server."""
+        calls = [context for _, context in self._calls.values()]
+        return [*{id(each.run(self._gate.current)): each for each in calls}.values()]
 
     def _calling(self) -> contextvars.Context:
         """The context of whoever is calling the server, if that is one task only."""
-        found = [(context.run(self._gate.current), context) for _, context in self._calls.values()]
-        if not found:
-            return contextvars.copy_context()
-        if any(task is not found[0][0] for task, _ in found):
-            context = contextvars.copy_context()
+        found = self._contexts()
+        if len(found) == 1:
+            return found[0].copy()
+        context = contextvars.copy_context()
+        if found:
             context.run(self._several.set, True)
-            return context
-        return found[-1][1].copy()
+        return context
 
     async def _serve_back(self, item: SessionMessage) -> None:
         root = _root(item)

@@ -11,8 +11,10 @@ Rules enforced here:
 5. What a server asks of its client is authorized in both of its shapes, as a request and inside a
    result, whatever the result is of.
 6. What a server says of itself, and resources that a result carries along, pass only if reviewed.
-7. A task of the server that a call has started is its caller's, as long as that call would still
-   be allowed.
+7. A task of the server is the caller's whose call has started it, in that conversation, as long as
+   that call would still be allowed. No other call gets a task of the same id.
+8. Text that a server sends without being asked passes if its kind was reviewed, once the labels
+   that it brings are on disk.
 
 Sans I/O: who holds the connection passes in how to forward, and how to list.
 """
@@ -29,7 +31,7 @@ from lictor.canonical import Json
 from lictor.errors import REFUSALS, Denied, Withheld
 from lictor.gate import Gate
 from lictor.model import Decision, Pep, Tool, ToolCall, Verdict
-from lictor_mcp import authority, carried
+from lictor_mcp import authority, carried, notes
 from lictor_mcp import methods as m
 from lictor_mcp.offers import Lister, Offers, Wire, items
 from lictor_mcp.wire import DENIED, INVALID_PARAMS, METHOD_NOT_FOUND, Message
@@ -123,8 +125,11 @@ class Guard:
             method: Offers(lister, method, m.LISTS[method], self._reads(method), gate.met)
             for method in ("tools/list", "prompts/list")
         }
-        self._begun: OrderedDict[tuple[object, str], ToolCall] = OrderedDict()
-        self._fixed = {each: m.method_tool(server, each) for each in (*m.PARAMS, *m.BACK)}
+        self._begun: OrderedDict[str, tuple[object, ToolCall]] = OrderedDict()
+        self._heard: OrderedDict[tuple[str, str], bool] = OrderedDict()
+        self._fixed = {
+            each: m.method_tool(server, each) for each in (*m.PARAMS, *m.BACK, *m.FROM_SERVER)
+        }
 
     def _reads(self, method: str) -> Callable[[Wire], Tool]:
         read = m.tool_of if method == "tools/list" else m.prompt_of
@@ -155,6 +160,8 @@ class Guard:
             if method in m.REMOVED and m.stateless(params):
                 call = self._call(self._unknown(method), {})
                 raise self._absent(call, f"{method} is not in this version of the protocol")
+            if method in m.BACK or method in m.FROM_SERVER:
+                raise self._absent(self._call(self._unknown(method), {}), "only a server says that")
             if method in m.OPENING:
                 return self._said(await self._plain(forward))
             if method in m.KEEPING:
@@ -280,16 +287,21 @@ class Guard:
     async def _forwarded(self, method: str, params: Wire, call: ToolCall, forward: Forward) -> Wire:
         result = await forward()
         await self._inputs(result)
-        started = result.get("task")
-        for holder in (result, started if isinstance(started, dict) else {}):
-            if isinstance(holder.get("taskId"), str):
-                self._begun[self._caller(), holder["taskId"]] = call
-                while len(self._begun) > MAX_TASKS:
-                    self._begun.popitem(last=False)
+        self._started(result, call)
         result = carried.without(result, params.get("uri"), self._readable)
         if method == "tools/call" and result.get("isError") is True:
             raise _ToolFailed(result)
         return result
+
+    def _started(self, result: Wire, call: ToolCall) -> None:
+        """Remembers whose the task is that a call has started."""
+        for id in carried.tasks(result):
+            owner, first = self._begun.setdefault(id, (self._caller(), call))
+            same = (first.tool.key, first.arguments) == (call.tool.key, call.arguments)
+            if owner != self._caller() or not same:
+                raise Withheld("the server gives it the task of another call")
+            while len(self._begun) > MAX_TASKS:
+                self._begun.popitem(last=False)
 
     async def _later(self, method: str, params: Wire, forward: Forward, loose: bool) -> Wire:
         """A request about a call that was decided before: only whoever made it, and still may."""
@@ -297,8 +309,8 @@ class Guard:
         if problem:
             call = self._call(self._unknown(method), {})
             raise _refused(self.gate.refuse(call, "not_canonical", problem))
-        begun = self._begun.get((self._caller(), str(params.get("taskId"))))
-        if begun is None:
+        owner, begun = self._begun.get(str(params.get("taskId")), (None, None))
+        if begun is None or owner != self._caller():
             call = self._call(self._unknown(method), {"taskId": str(params.get("taskId"))})
             raise _refused(self.gate.refuse(call, "grant_scope", "no task of this caller"))
         decision = self.gate.decide(begun)
@@ -319,7 +331,10 @@ class Guard:
 
     def _caller(self) -> object:
         task = self.gate.current()
-        return None if task is None else (task.grant.tenant, task.grant.user, task.grant.agents)
+        if task is None:
+            return None
+        grant = task.grant
+        return grant.tenant, grant.user, grant.agents, task.session.conversation
 
     def _listening(self, params: Wire) -> None:
         """Listening to a resource is subscribing to it."""
@@ -404,6 +419,8 @@ class Guard:
         with self._home():
             if method == "ping":
                 return await forward()
+            if method in m.ONE_WAY:
+                raise self._absent(self._call(self._unknown(method), {}), "only a client asks that")
             tool = self._fixed.get(method) or self._unknown(method)
             self.gate.met(tool)
             given = {key: value for key, value in params.items() if key != "_meta"}
@@ -426,10 +443,51 @@ class Guard:
         raise _refused(self.gate.refuse(self._call(tool, params), "task_missing", why))
 
     def told(self, method: str) -> bool:
-        """Whether a notification of the server goes on."""
-        if method in m.CHANGED:
+        """Whether a notification of the server goes on, whatever stands in it."""
+        if m.CHANGED.get(method, frozenset()) & self._offers.keys():
             self.changed()
         return method in m.FROM_SERVER
+
+    async def heard(self, method: str, params: Wire) -> Wire | None:
+        """What of a notification of the server goes on.
+
+        Returns:
+            The same parameters, others without text, or `None` for nothing at all.
+        """
+        if not self.told(method):
+            return None
+        plain = notes.bare(method, params)
+        if plain is params:
+            return params
+        with self._home():
+            return params if await self._may_speak(method) else plain
+
+    async def _may_speak(self, method: str) -> bool:
+        """Whether text of this kind reaches the current task; its labels are on disk then."""
+        tool, task = self._fixed[method], self.gate.current()
+        self.gate.met(tool)
+        which = ("" if task is None else task.id, method)
+        found = self._heard.get(which)
+        if found is None or (found and self.gate.catalog.check(tool) is not None):
+            found = self._heard[which] = await self._decided_text(self._call(tool, {}))
+            while len(self._heard) > MAX_TASKS:
+                self._heard.popitem(last=False)
+        return found
+
+    async def _decided_text(self, call: ToolCall) -> bool:
+        decision = self.gate.decide(call)
+        if decision.verdict is not Verdict.ALLOW:
+            self.gate.refuse(call, decision.reason, decision.detail)
+            return False
+
+        async def nothing(checked: dict[str, object]) -> None:
+            """What it brings counts; there is nothing to run."""
+
+        try:
+            await self.gate.arun(call, nothing)
+        except Denied:
+            return False
+        return True
 
     async def _asks(self, result: Wire) -> None:
         try:

@@ -22,10 +22,13 @@ from lictor.model import Tool, ToolKey
 OURS: Final = "mcp:"
 """What stands before the names of methods and prompts in the catalog."""
 
-VERSION: Final = "io.modelcontextprotocol/protocolVersion"
+PROTOCOL: Final = "io.modelcontextprotocol/"
+"""What stands before the names that the protocol itself has in `_meta`."""
+
+VERSION: Final = f"{PROTOCOL}protocolVersion"
 """Member of `_meta` that every request of the stateless protocol has."""
 
-INFO: Final = "io.modelcontextprotocol/serverInfo"
+INFO: Final = f"{PROTOCOL}serverInfo"
 """Member of `_meta` in which a server of the stateless protocol says who it is."""
 
 SERVER: Final = f"{OURS}server"
@@ -65,25 +68,44 @@ FROM_CLIENT: Final = frozenset(
         "notifications/roots/list_changed",
     }
 )
-FROM_SERVER: Final = frozenset(
+_ID: Final = (str, int)
+_NUMBER: Final = (int, float)
+FROM_SERVER: Final[Mapping[str, Mapping[str, tuple[type, ...]]]] = MappingProxyType(
     {
-        "notifications/cancelled",
-        "notifications/progress",
-        "notifications/message",
-        "notifications/resources/updated",
-        "notifications/resources/list_changed",
-        "notifications/tools/list_changed",
-        "notifications/prompts/list_changed",
-        "notifications/subscriptions/acknowledged",
-        "notifications/elicitation/complete",
-        "notifications/tasks/status",
+        "notifications/cancelled": {"requestId": _ID},
+        "notifications/progress": {"progressToken": _ID, "progress": _NUMBER, "total": _NUMBER},
+        "notifications/message": {},
+        "notifications/resources/updated": {"uri": (str,)},
+        "notifications/resources/list_changed": {},
+        "notifications/tools/list_changed": {},
+        "notifications/prompts/list_changed": {},
+        "notifications/subscriptions/acknowledged": {"notifications": (dict,)},
+        "notifications/elicitation/complete": {"elicitationId": (str,)},
+        "notifications/tasks/status": {
+            "taskId": (str,),
+            "status": (str,),
+            "createdAt": (str,),
+            "lastUpdatedAt": (str,),
+            "ttl": (int, type(None)),
+            "pollInterval": (int,),
+        },
     }
 )
+"""Notification → members of it that are no text for a person or a model, and what they are."""
 
-CHANGED: Final = frozenset(
-    {"notifications/tools/list_changed", "notifications/prompts/list_changed"}
+TEXT: Final = "notifications/message"
+"""The one that is nothing but text."""
+
+CHANGED: Final = MappingProxyType(
+    {
+        "notifications/tools/list_changed": frozenset({"tools/list"}),
+        "notifications/prompts/list_changed": frozenset({"prompts/list"}),
+        "notifications/resources/list_changed": frozenset(
+            {"resources/list", "resources/templates/list"}
+        ),
+    }
 )
-"""What is known of the server may be true no longer."""
+"""Notification → lists that have changed."""
 
 _TEXT: Final[Json] = {"type": "string"}
 _OPEN: Final[dict[str, Json]] = {"type": "object", "additionalProperties": True}
@@ -133,6 +155,10 @@ _SHAPES: Final[Mapping[str, tuple[str, dict[str, Json]]]] = MappingProxyType(
         "sampling/createMessage": ("The server has the client's model write something.", _OPEN),
         "elicitation/create": ("The server has the client ask its user something.", _ELICITATION),
         "roots/list": ("The server is told the client's folders.", _OPEN),
+        TEXT: ("The server's log messages reach the client.", _OPEN),
+        "notifications/progress": ("The server says in words how far a call is.", _OPEN),
+        "notifications/cancelled": ("The server says why it takes a question back.", _OPEN),
+        "notifications/tasks/status": ("The server says in words how far a task is.", _OPEN),
     }
 )
 
@@ -149,6 +175,9 @@ PARAMS: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
 """Parameters of what is decided, besides those every request may have; others are refused."""
 
 COMMON: Final = frozenset({"_meta", "inputResponses", "requestState"})
+
+ONE_WAY: Final = frozenset({*PARAMS, *LISTS, *OPENING, *TASKS, "logging/setLevel"})
+"""What only a client asks; `BACK` and `FROM_SERVER` are what only a server says."""
 
 
 def method_tool(server: str, method: str) -> Tool:

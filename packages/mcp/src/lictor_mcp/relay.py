@@ -24,6 +24,8 @@ from typing import Any, Final, Protocol, TypeAlias
 
 from lictor_mcp import tracing
 from lictor_mcp.guard import Failed, Guard, Refused
+from lictor_mcp.methods import PROTOCOL as PROTOCOL
+from lictor_mcp.notes import Told
 from lictor_mcp.wire import (
     INTERNAL_ERROR,
     INVALID_REQUEST,
@@ -50,7 +52,6 @@ MAX_LATE: Final = 10_000
 GONE: Final = "The server ended before it answered."
 SLOW: Final = "The server did not answer in time."
 UNREADABLE: Final = "The server's answer cannot be read."
-PROTOCOL: Final = "io.modelcontextprotocol/"
 CLIENT: Final = f"{PROTOCOL}clientInfo"
 _OURS: Final = "lictor-"
 _log: Final = logging.getLogger("lictor.mcp")
@@ -225,11 +226,14 @@ class Relay:
         self.guard: Guard | None = None
         self.up = asyncio.Event()
         self.up.set()
+        self.anew: Callable[[], Awaitable[None]] | None = None
+        """Starts the server again, as nobody has spoken to it; where that can be done."""
         self._by_server, self._by_client = Waiting(), Waiting()
         self.met: Callable[[Wire], Awaitable[None]] | None = None
         self.asking: Asking | None = None
         self._under_way = UnderWay(self.reply, to_client)
         self._backs: set[asyncio.Task[None]] = set()
+        self._changes = Told()
 
     # -- from the client --------------------------------------------------------------------------
 
@@ -293,6 +297,7 @@ class Relay:
             Unanswered: It did not answer.
         """
         await self._note(message)
+        self._changes.asked(message.method)
         sent = self._guarded.outward(message)
 
         async def forward() -> Wire:
@@ -355,8 +360,7 @@ class Relay:
             if not self._by_server.came(message):
                 _log.warning("dropped an answer of the server that nobody waits for")
         elif message.kind == "notification":
-            if self._guarded.told(message.method):
-                await self._to_client(message.raw)
+            await self._noted(message)
         elif len(self._backs) >= MAX_UNDER_WAY:
             with contextlib.suppress(Failed):
                 text = "too many requests are under way"
@@ -370,6 +374,15 @@ class Relay:
                 _told(ended)
 
             task.add_done_callback(done)
+
+    async def _noted(self, message: Message) -> None:
+        """Takes a notification of the server."""
+        params = message.params
+        kept = await self._guarded.heard(message.method, params)
+        if kept is None or self._changes.again(message.method, kept):
+            return
+        same = kept is params
+        await self._to_client(message.raw if same else write({**message.value, "params": kept}))
 
     async def _serve_back(self, message: Message) -> None:
         came: list[Message] = []

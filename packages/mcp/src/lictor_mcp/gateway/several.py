@@ -20,8 +20,9 @@ from importlib.metadata import version
 from typing import Any, Final
 
 from lictor.model import Tool, ToolCall
+from lictor_mcp import carried
 from lictor_mcp import methods as m
-from lictor_mcp.guard import Failed, Guard, Refused
+from lictor_mcp.guard import MAX_TASKS, Failed, Guard, Refused
 from lictor_mcp.offers import MAX_PAGES, Wire, items
 from lictor_mcp.relay import Asking, Relay, Send, Unanswered, UnderWay, answered
 from lictor_mcp.wire import (
@@ -36,6 +37,7 @@ from lictor_mcp.wire import (
 )
 
 BETWEEN: Final = "__"
+TWICE: Final = "Two servers gave one task id: whose it is cannot be known."
 NAMED: Final = frozenset({"tools/call", "prompts/get"})
 AT: Final = frozenset({"resources/read", "resources/subscribe", "resources/unsubscribe"})
 ALL: Final = frozenset({"logging/setLevel", "subscriptions/listen"})
@@ -104,11 +106,20 @@ class Several:
             return next(iter((await self._each(lambda _, relay: relay.ask(message))).values()))
         server, sent = await self._routed(message)
         result = await self._relays[server].ask(sent)
-        inner = result.get("task")
-        for holder in (result, inner if isinstance(inner, dict) else {}):
-            if isinstance(holder.get("taskId"), str):
-                self._tasks.setdefault(holder["taskId"], server)
+        for id in carried.tasks(result):
+            if self._tasks.setdefault(id, server) != server:
+                raise self._refused(server, message.method, "result_withheld", TWICE)
+            if len(self._tasks) > MAX_TASKS:
+                del self._tasks[next(iter(self._tasks))]
         return result
+
+    def _refused(self, server: str, name: str, reason: str, why: str) -> Refused:
+        """Records what no guard of a server sees."""
+        guard = self._relays[server].guard
+        if guard is not None:
+            call = ToolCall(Tool.unknown(server, name), {}, pep=guard.pep)
+            guard.gate.refuse(call, reason, why)
+        return Refused(INVALID_PARAMS, why)
 
     # -- whose it is ------------------------------------------------------------------------------
 
@@ -137,11 +148,8 @@ class Several:
         server, between, name = str(shown).partition(BETWEEN)
         if isinstance(shown, str) and between and server in self._relays:
             return server, name
-        first, relay = next(iter(self._relays.items()))
-        if relay.guard is not None:
-            call = ToolCall(Tool.unknown(first, str(shown)), {}, pep=relay.guard.pep)
-            relay.guard.gate.refuse(call, "tool_unknown", "it names no server")
-        raise Refused(INVALID_PARAMS, "There is no such tool or prompt here.")
+        first = next(iter(self._relays))
+        raise self._refused(first, str(shown), "tool_unknown", "There is no such tool or prompt.")
 
     async def _home(self, uri: object) -> str:
         """The server that offers a resource."""
@@ -214,6 +222,9 @@ class Several:
     async def _opened(self, message: Message) -> Wire:
         said = await self._each(lambda _, relay: relay.ask(message))
         if message.method == "server/discover" and len(said) < len(self._relays):
+            # Whoever has answered speaks the newer protocol from then on, and takes no other.
+            again = [self._relays[name].anew for name in said]
+            await asyncio.gather(*(anew() for anew in again if anew is not None))
             raise Failed({"code": METHOD_NOT_FOUND, "message": "Method not found"})
         for name in self._relays.keys() - said.keys():
             _log.error("the server %s does not take the client's greeting", name)

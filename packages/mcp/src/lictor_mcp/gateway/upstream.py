@@ -87,6 +87,7 @@ class Upstream:
             to_client, self._child.send, seconds=server.seconds, alias=alias, trace=trace
         )
         self.relay.up.clear()
+        self.relay.anew = self._anew
         self.guard = GatewayGuard(
             gate,
             server.name,
@@ -111,6 +112,10 @@ class Upstream:
                 _log.warning("the server %s has ended; it is started again", self.server.name)
         finally:
             self.relay.up.set()  # who waits for it is told that it is not there
+
+    async def _anew(self) -> None:
+        self.relay.up.clear()
+        await self._child.stop()
 
     async def _start(self) -> asyncio.StreamReader | None:
         try:

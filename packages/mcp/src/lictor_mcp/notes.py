@@ -1,0 +1,59 @@
+"""What a server says without being asked: notifications.
+
+Rules enforced here:
+
+1. Of a notification only what is no text passes by itself: ids, numbers, that there is a change.
+   Text, and members that the protocol does not have, need a review.
+2. That a list has changed is told once, until the client lists anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final, TypeAlias
+
+from lictor_mcp.methods import CHANGED, FROM_SERVER, PROTOCOL, TEXT
+
+Wire: TypeAlias = Mapping[str, Any]
+MAX_TOLD: Final = 1_000
+_SUBSCRIPTION: Final = f"{PROTOCOL}subscriptionId"
+
+
+def bare(method: str, params: Wire) -> Wire | None:
+    """Parameters without text; the same object if there is none, `None` if nothing is left."""
+    plain = FROM_SERVER[method]
+    kept = {name: value for name, value in params.items() if _is(plain.get(name), value)}
+    meta = params.get("_meta")
+    if isinstance(meta, Mapping):
+        kept["_meta"] = {name: meta[name] for name in meta if name.startswith(PROTOCOL)}
+    if kept == params:
+        return params
+    return None if method == TEXT else kept
+
+
+def _is(kinds: tuple[type, ...] | None, value: object) -> bool:
+    return kinds is not None and type(value) in kinds
+
+
+class Told:
+    """Which changes a client has been told and has not looked at yet."""
+
+    def __init__(self) -> None:
+        self._told: set[tuple[str, str]] = set()
+
+    def again(self, method: str, params: Wire) -> bool:
+        """Whether the client knows it already."""
+        if method not in CHANGED:
+            return False
+        meta = params.get("_meta")
+        which = (method, str(meta.get(_SUBSCRIPTION)) if isinstance(meta, Mapping) else "")
+        if which in self._told:
+            return True
+        if len(self._told) >= MAX_TOLD:
+            self._told.clear()
+        self._told.add(which)
+        return False
+
+    def asked(self, method: str) -> None:
+        """The client asks for this list, as it is from now on."""
+        self._told = {each for each in self._told if method not in CHANGED[each[0]]}
