@@ -72,7 +72,7 @@ def met(folder: Path) -> dict[str, Tool]:
 
 def methods(server: str) -> dict[str, Tool]:
     """Everything that is decided by its method and not by a name."""
-    named = [each for each in (*m.PARAMS, *m.BACK) if each not in ("tools/call", "prompts/get")]
+    named = [each for each in (*m.PARAMS, *m.BACK, *m.FROM_SERVER) if each not in ("tools/call", "prompts/get")]
     return {f"{server}/mcp:{each}": m.method_tool(server, each) for each in named}
 
 
