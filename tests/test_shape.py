@@ -120,7 +120,7 @@ def test_core_knows_no_framework_and_only_telemetry_knows_opentelemetry(path: Pa
 def test_an_adapter_imports_its_host_and_lictor_only(adapter: str) -> None:
     hosts = {
         "langchain": {"langchain", "langchain_core", "langgraph", "langsmith", "pydantic"},
-        "llamaindex": {"llama_index", "pydantic", "workflows"},
+        "llamaindex": {"llama_index", "pydantic", "pydantic_core", "workflows"},
         "mcp": {
             *("anyio", "fastmcp", "httpx", "mcp", "mcp_types", "pydantic", "rfc8785"),
             *("starlette", "uvicorn"),

@@ -10,13 +10,14 @@ Rules enforced here:
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from lictor.gate import Gate
 from lictor.model import ToolKey
@@ -40,6 +41,16 @@ class Inside:
 
 inside: Final[ContextVar[Inside | None]] = ContextVar("lictor_inside", default=None)
 """What body calls in this context are made in; adapters set it around every body."""
+
+
+@contextlib.contextmanager
+def setting(variable: ContextVar[Any], value: Any) -> Iterator[None]:
+    """Sets a context variable for a block."""
+    token = variable.set(value)
+    try:
+        yield
+    finally:
+        variable.reset(token)
 
 
 def acting(host_id: str) -> AbstractContextManager[None]:

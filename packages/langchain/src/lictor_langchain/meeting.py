@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from lictor import Decision
+from lictor.subagent import setting
 
 NO_ID: Final = "the model's call has no id, so neither its origin nor a replay can be recognised"
 
@@ -59,16 +60,6 @@ watching: ContextVar[Watch | None] = ContextVar("lictor_langchain_watch", defaul
 leaving: ContextVar[Future[None] | None] = ContextVar("lictor_langchain_leaving", default=None)
 """Tells a tool's thread that the run which waits for it was cancelled."""
 probing: ContextVar[bool] = ContextVar("lictor_langchain_probing", default=False)
-
-
-@contextlib.contextmanager
-def setting(variable: ContextVar[Any], value: Any) -> Iterator[None]:
-    """Sets a context variable for a block."""
-    token = variable.set(value)
-    try:
-        yield
-    finally:
-        variable.reset(token)
 
 
 @contextlib.contextmanager

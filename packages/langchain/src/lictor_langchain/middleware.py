@@ -26,11 +26,11 @@ from lictor import Decision, TaskError, Tool, ToolCall
 from lictor.errors import Unguardable
 from lictor.gate import Gate
 from lictor.model import SERVER_ID
-from lictor.subagent import Delegation, acting
+from lictor.subagent import Delegation, acting, setting
 from lictor_langchain import provider
 from lictor_langchain.denial import ToolDenied, message
 from lictor_langchain.guarding import guarded
-from lictor_langchain.meeting import NO_ID, Watch, setting, watching
+from lictor_langchain.meeting import NO_ID, Watch, watching
 from lictor_langchain.seam import PEP, seam_of
 from lictor_langchain.shape import LOCAL
 

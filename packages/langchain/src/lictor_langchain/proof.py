@@ -22,8 +22,9 @@ from langsmith.run_helpers import tracing_context
 
 from lictor.errors import HostChanged
 from lictor.gate import Probed
+from lictor.subagent import setting
 from lictor.telemetry import quiet
-from lictor_langchain.meeting import probing, setting
+from lictor_langchain.meeting import probing
 from lictor_langchain.seam import Seam
 
 

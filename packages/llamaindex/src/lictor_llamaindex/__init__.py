@@ -1,3 +1,21 @@
-"""Lictor for LlamaIndex. A shell until its guards exist: it exports nothing and guards nothing."""
+"""Lictor for LlamaIndex: every tool call is authorized where it runs."""
 
-__all__: list[str] = []
+from lictor import Gate
+from lictor.errors import HostChanged, Unguardable
+from lictor_llamaindex.agent import guard_agent
+from lictor_llamaindex.denial import ToolDenied, decision_of
+from lictor_llamaindex.guarding import definition, guard
+from lictor_llamaindex.step import GateAnswer, GateAsk
+
+__all__ = [
+    "Gate",
+    "GateAnswer",
+    "GateAsk",
+    "HostChanged",
+    "ToolDenied",
+    "Unguardable",
+    "decision_of",
+    "definition",
+    "guard",
+    "guard_agent",
+]
