@@ -86,8 +86,9 @@ def _fetch(npm: Sequence[str], folder: Path) -> None:
     except (OSError, subprocess.TimeoutExpired) as error:
         raise _unfetched(str(error)) from None
     if done.returncode:
-        said = (done.stderr or done.stdout).decode(errors="replace").strip()
-        raise _unfetched(said[-300:] or f"npm ended with {done.returncode}")
+        said = (done.stderr or done.stdout).decode(errors="replace").splitlines()
+        told = [each.removeprefix("npm error ").strip() for each in said if each.strip()]
+        raise _unfetched(", ".join(told[:3]) or f"it ended with {done.returncode}")
 
 
 def _unfetched(why: str) -> Missing:
