@@ -14,7 +14,11 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased
 
+from lictor.errors import ConfigError
 from lictor.telemetry import Telemetry
+from lictor_mcp.gateway.opening import open_gate
+from lictor_mcp.gateway.stdio import StdioGateway
+from lictor_mcp.gateway.upstream import Server
 from lictor_mcp.testing import HostileServer, Line, definition, known
 
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
@@ -318,3 +322,31 @@ async def test_the_answer_of_the_server_passes_as_it_came_with_tracing_too(
 
     assert told["result"]["_meta"] == META
     assert not trace.get_current_span().get_span_context().is_valid
+
+
+@pytest.mark.parametrize(
+    ("said", "how"),
+    [("", "continue"), ('trace = "link"', "link"), ('trace = "continue"', "continue")],
+)
+async def test_the_operator_says_whether_a_client_is_continued(
+    tmp_path: Path, said: str, how: str
+) -> None:
+    file = tmp_path / "lictor.toml"
+    file.write_text(
+        f'[mcp]\nagent = "bot"\ntask = "t"\nuser = "alice"\n{said}\n'
+        '[agents.bot]\nowner = "alice"\n[users.alice]\n[tasks.t]\n'
+    )
+    opened = open_gate(file)
+    servers = [Server(name, ["cat"], {}) for name in ("one", "two")]
+    gateway = StdioGateway.of(opened.gate, servers, opened=opened)
+    opened.close()
+
+    assert [each.relay._trace for each in gateway._upstreams] == [how, how]
+
+
+async def test_another_word_for_it_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "lictor.toml"
+    file.write_text('[mcp]\ntrace = "follow"\n')
+
+    with pytest.raises(ConfigError, match=r"mcp\.trace"):
+        open_gate(file)
