@@ -206,9 +206,9 @@ class Teller:
 
     def executed(self, a: Attempt, decision: Decision, outcome: Outcome, head: Head) -> None:
         """Log event of an outcome."""
-        if not self.telemetry.follows(outcome):
-            return
         with contextlib.suppress(Exception):
+            if not self.telemetry.follows(outcome):
+                return
             self.telemetry.executed(
                 Executed(
                     decision_id=decision.id,
