@@ -279,6 +279,19 @@ def test_ids_sort_by_time_and_retries_share_theirs() -> None:
     assert derived_id("a", "bc") == derived_id("a", "bc") != derived_id("ab", "c")
 
 
+@pytest.mark.parametrize("at", [0.0, 1.0, 1_700_000_000.123, (2**48 - 1) / 1000])
+def test_a_ulid_begins_with_its_milliseconds_and_spells_every_bit(at: float) -> None:
+    alphabet = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+    made = [ulid(at) for _ in range(500)]
+    number = 0
+    for letter in made[0][:10]:
+        number = number * 32 + alphabet.index(letter)
+    assert number == int(at * 1000)
+    assert {each[:10] for each in made} == {made[0][:10]}
+    for place in range(10, 26):
+        assert {each[place] for each in made} == set(alphabet), "some bit of it never moves"
+
+
 class _Hiding(pydantic.BaseModel):
     to: str
     iban: str = pydantic.Field("x", exclude=True)

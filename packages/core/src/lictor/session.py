@@ -21,6 +21,7 @@ from lictor.model import UNITS
 from lictor.ports import GrowSession, SessionFacts, SessionIs, SessionRow, Store
 
 UNTRUSTED: Final = "untrusted"
+_NOTHING: Final = Decimal(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,18 +76,20 @@ class Session:
         with self._lock:
             if fresh or not self._read or (grows and self._stale):
                 self._refresh()
-            flying = self._flying.values()
+            row = self._row
+            effects, spent = row.effects + effect, row.spent + spend
+            for flying in self._flying.values():
+                effects += flying.effect
+                spent += flying.spend
             facts = SessionFacts(
-                labels=self._row.labels | self._labels,
-                sources=self._row.sources | self._sources,
-                calls=self._row.calls + self._unsaved + len(flying) + 1,
-                effects=self._row.effects + sum(r.effect for r in flying) + effect,
-                spent=Decimal(self._row.spent + sum(r.spend for r in flying) + spend) / UNITS,
+                labels=row.labels | self._labels,
+                sources=row.sources | self._sources,
+                calls=row.calls + self._unsaved + len(self._flying) + 1,
+                effects=effects,
+                spent=Decimal(spent) / UNITS if spent else _NOTHING,
             )
             self._count += 1
-            reservation = Reservation(
-                facts, self._row.version, self._row.growth, effect, spend, self._count
-            )
+            reservation = Reservation(facts, row.version, row.growth, effect, spend, self._count)
             self._flying[self._count] = reservation
             return reservation
 

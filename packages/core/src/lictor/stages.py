@@ -32,7 +32,18 @@ from lictor.canonical import InputInvalid, Json, canonical, take
 from lictor.catalog import Catalog
 from lictor.drive import Body, Ended, Io, offload
 from lictor.errors import POLICY_STAGE, REFUSALS, ConfigError, StoreError
-from lictor.model import UNITS, Assurance, Impact, Kind, Mode, Principal, Tool, ToolCall, derived_id
+from lictor.model import (
+    UNITS,
+    Assurance,
+    Impact,
+    Kind,
+    Mode,
+    Principal,
+    Tool,
+    ToolCall,
+    ToolKey,
+    derived_id,
+)
 from lictor.ports import (
     Answer,
     Approvals,
@@ -89,6 +100,7 @@ class Stages:
     ask_seconds: float = 130.0
     held_back: str = ""
     _validators: dict[str, Validator] = field(default_factory=dict)
+    _names: dict[ToolKey, bytes] = field(default_factory=dict)
 
     def examine(self, a: Attempt) -> None:
         """Catalog, then schema: the pin is looked up before anything of the tool is used."""
@@ -153,15 +165,25 @@ class Stages:
             raise Refuse("input_invalid", str(error)) from None
         # Without the pin: a call stays the same call when its tool is locked anew.
         data = b'{"arguments":%b,"inputs":%b,"tool":%b}' % (
-            a.args.encoded,
+            a.taken.encoded,
             canonical(a.inputs) if a.inputs else b"{}",
-            canonical(str(call.tool.key)),
+            self._named(a),
         )
         a.digest = self.key.digest(data)
         if call.host_id and a.found_task is not None:
             session = a.task.session
             host_id = encodable(call.host_id)  # some hosts let the model choose it
             a.call_id = derived_id(session.tenant, session.conversation, host_id, a.digest)
+
+    def _named(self, a: Attempt) -> bytes:
+        """The tool's name as canonical JSON; kept where the catalog bounds how many there are."""
+        key = a.call.tool.key
+        name = self._names.get(key)
+        if name is None:
+            name = canonical(str(key))
+            if a.found is not None:
+                self._names[key] = name
+        return name
 
     @staticmethod
     def _inputs(known: Known, call: ToolCall) -> dict[str, Json]:
@@ -215,15 +237,16 @@ class Stages:
 
     def scope(self, a: Attempt) -> None:
         """Grant, then tenant."""
-        grant, review = a.task.grant, a.known.review
-        if a.task.expired(a.at):
+        task, review = a.task, a.known.review
+        grant = task.grant
+        if task.expired(a.at):
             raise Refuse("grant_expired")
         if not grant.covers(review.key, review.effectful):
-            raise Refuse("grant_scope", f"the task {grant.template or a.task.id} does not name it")
+            raise Refuse("grant_scope", f"the task {grant.template or task.id} does not name it")
         offending = grant.check(review.key, a.view, self._validator(a).defaults)
         if offending is not None:
             raise Refuse("grant_limit", f"argument {offending}")
-        tenants = [grant.tenant, *(p.tenant for p in a.chain), review.tenant or grant.tenant]
+        tenants = [grant.tenant, *[p.tenant for p in a.chain], review.tenant or grant.tenant]
         if tenants.count(grant.tenant) != len(tenants):
             raise Refuse("tenant", f"tenants {', '.join(sorted(set(tenants)))}")
         a.facts = self._facts(a)
@@ -232,10 +255,10 @@ class Stages:
     @staticmethod
     def _facts(a: Attempt) -> GrantFacts:
         """What policy may know of the grant; the same for every call of a tool in a task."""
-        grant, review, user = a.task.grant, a.known.review, a.chain[0]
-        kept = a.task.granted.get(review.key)
+        task, review, user = a.task, a.known.review, a.chain[0]
+        grant, kept = task.grant, task.granted.get(review.key)
         if kept is None or kept.user != user:
-            kept = a.task.granted[review.key] = GrantFacts(
+            kept = task.granted[review.key] = GrantFacts(
                 task=grant.template,
                 tenant=grant.tenant,
                 user=user,
@@ -248,12 +271,14 @@ class Stages:
 
     def _spend(self, a: Attempt) -> int:
         """The amount, in 1/10,000; where a budget of spend holds, it must be known."""
-        name = a.known.review.amount
-        bound = a.task.grant.max_spend is not None
-        if bound and not name and Impact.TRANSFER in a.known.review.impact:
+        review = a.known.review
+        name, bound = review.amount, a.task.grant.max_spend is not None
+        if bound and not name and Impact.TRANSFER in review.impact:
             raise Refuse("budget_exceeded", "the catalog names no amount to count")
-        value = a.view.get(name) if name else None
-        if name and value is None:
+        if not name:
+            return 0
+        value = a.view.get(name)
+        if value is None:
             value = self._validator(a).defaults.get(name)
             if value is None and bound:
                 raise Refuse("input_invalid", f"argument {name}: the budget needs the amount")
@@ -270,12 +295,12 @@ class Stages:
 
     def reserve(self, a: Attempt) -> None:
         """Budget and session facts, this call included."""
-        review = a.known.review
-        if not a.task.reserve(a.spend):
+        task, review = a.task, a.known.review
+        if not task.reserve(a.spend):
             raise Refuse("budget_exceeded")
         a.charged = True
-        a.held = a.task.session.reserve(
-            effect=a.effectful,
+        a.held = task.session.reserve(
+            effect=review.effectful,
             spend=a.spend,
             fresh=bool(self.policy.reads(review.key)),
             grows=bool(review.produces or review.sources),

@@ -21,6 +21,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from contextvars import ContextVar, Token
 from dataclasses import replace
 from types import TracebackType
@@ -60,6 +61,21 @@ def call_id() -> str:
     if found is None:
         raise LookupError("lictor.call_id() is known only inside an authorized body")
     return found
+
+
+class _Here:
+    """A block in which a task is the current one; on the way of every call, hence no generator."""
+
+    __slots__ = ("_task", "_token")
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+
+    def __enter__(self) -> None:
+        self._token = _current.set(self._task)
+
+    def __exit__(self, *ended: object) -> None:
+        _current.reset(self._token)
 
 
 class Keeper(Protocol):
@@ -302,14 +318,9 @@ class Task:
                 if token is not None:
                     _current.reset(token)
 
-    @contextlib.contextmanager
-    def here(self) -> Iterator[None]:
+    def here(self) -> AbstractContextManager[None]:
         """Makes this running task the current one for a block, in any thread or context."""
-        token = _current.set(self)
-        try:
-            yield
-        finally:
-            _current.reset(token)
+        return _Here(self)
 
     def bind(self, function: Callable[P, T]) -> Callable[P, T]:
         """A function that runs under this task in any thread or context.
