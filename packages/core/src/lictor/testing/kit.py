@@ -1,0 +1,85 @@
+"""The neutral kit: the adapter suite on anybody's guard, as a scorecard.
+
+    python -m lictor.testing.kit --driver module:Driver [--json FILE]
+
+A driver for a guard of LangChain subclasses `lictor_langchain.testing.host.LangChain` and says how
+that guard wraps tools or agents, and how it asks; thirty lines do. What the card prints was run.
+Attacks of the list that no driver of a host can try (a policy engine, tokens, credentials, …) are
+named as not tried.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import logging
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+from lictor.testing.adapter_suite import Driver, run, trials
+
+
+def load(name: str) -> Driver:
+    """A driver by `module:Class`.
+
+    Raises:
+        ValueError: There is none; says what is missing.
+    """
+    module, _, attribute = name.partition(":")
+    if not module or not attribute:
+        raise ValueError(f"{name!r} names no driver: write module:Class")
+    try:
+        found: Any = importlib.import_module(module)
+    except ImportError as error:
+        raise ValueError(f"{module} cannot be imported: {error}") from error
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            raise ValueError(f"{module} has no {attribute}")
+        found = getattr(found, part)
+    made = found() if isinstance(found, type) else found
+    if not isinstance(made, Driver):
+        raise ValueError(f"{name} is no lictor.testing.adapter_suite.Driver")
+    return made
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the kit.
+
+    Returns:
+        0 if everything held, 1 if something did not, 2 if the driver cannot be used.
+    """
+    parser = argparse.ArgumentParser(prog="python -m lictor.testing.kit", description=__doc__)
+    parser.add_argument("--driver", required=True, help="module:Class")
+    parser.add_argument("--json", type=Path, help="write everything to a file too")
+    given = parser.parse_args(arguments)
+    try:
+        driver = load(given.driver)
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 2
+    logging.disable(logging.CRITICAL)
+    warnings.simplefilter("ignore")
+    total = len(trials(driver))
+    ended = 0
+
+    def tell(*_: object) -> None:
+        nonlocal ended
+        ended += 1
+        if sys.stderr.isatty():
+            print(f"\r{ended} of {total}", end="", file=sys.stderr, flush=True)
+
+    report = run(driver, tell)
+    if sys.stderr.isatty():
+        print("\r", end="", file=sys.stderr)
+    print(report.table())
+    if given.json is not None:
+        given.json.parent.mkdir(parents=True, exist_ok=True)
+        given.json.write_text(json.dumps(report.as_json(), indent=1, ensure_ascii=False) + "\n")
+    return 1 if report.broken else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
