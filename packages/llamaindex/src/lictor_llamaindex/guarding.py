@@ -28,7 +28,7 @@ from lictor.gate import Gate
 from lictor_llamaindex import engines
 from lictor_llamaindex.kind import base_of, class_of, entries, stock
 from lictor_llamaindex.proof import prove
-from lictor_llamaindex.seam import FIELDS, SEAM, Seam, gated
+from lictor_llamaindex.seam import FIELDS, METHODS, SEAM, SPOILT, Seam, gated
 from lictor_llamaindex.shape import LOCAL, Binding, Shape, binding_of, shape_of
 
 Toolish: TypeAlias = BaseTool | Callable[..., Any]
@@ -117,7 +117,7 @@ def guarded(
         tool = tool.base_tool
     held = gate.held(tool)
     if isinstance(held, Seam) and isinstance(tool, AsyncBaseTool):
-        return tool
+        return tool if held.intact(tool) else _spoilt(tool)
     with _lock:
         copies = _copies.setdefault(gate, {})
         key = (id(tool), server)
@@ -129,6 +129,16 @@ def guarded(
         gate.hold(made, seam)
         copies[key] = (weakref.ref(tool, lambda _: copies.pop(key, None)), _identity(tool), made)
         return made
+
+
+def _spoilt(tool: AsyncBaseTool) -> AsyncBaseTool:
+    """What stands for a guarded tool that was changed: it refuses every call, on record."""
+    made = copy.copy(tool)
+    values = vars(made)
+    for name in METHODS:
+        values.pop(name, None)
+    values[SPOILT] = True
+    return made
 
 
 _Cached: TypeAlias = "tuple[weakref.ref[BaseTool], tuple[object, ...], AsyncBaseTool]"

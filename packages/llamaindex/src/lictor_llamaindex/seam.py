@@ -40,6 +40,8 @@ METHODS: Final = ("call", "acall", "__call__")
 SEAM: Final = "_lictor_seam"
 """Attribute of a guarded object; what counts as guarded is the gate's registry."""
 
+SPOILT: Final = "_lictor_spoilt"
+
 probing: ContextVar[bool] = ContextVar("lictor_llamaindex_probing", default=False)
 _originals: WeakKeyDictionary[Seam, Mapping[str, Callable[..., Any]]] = WeakKeyDictionary()
 
@@ -95,7 +97,7 @@ class Seam:
         values = vars(tool)
         return (
             type(tool) is self.kind
-            and not any(name in values for name in METHODS)
+            and not any(name in values for name in (SPOILT, *METHODS))
             and all(values.get(name) is gated for name, gated in self.fields.items())
             and tool.metadata.name == self.shape.tool.key.name
         )
