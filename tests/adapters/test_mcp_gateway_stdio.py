@@ -86,6 +86,7 @@ def reviewed_of(server: str, *names: str, identity: str = IDENTITY) -> list[Any]
 def gate_of(folder: Path, *servers: str, tools: Sequence[str] = TOOLS) -> Gate:
     folder.mkdir(parents=True, exist_ok=True)
     known = [each for server in servers for each in reviewed_of(server, *tools)]
+    known += [reviewed(m.method_tool(server, m.TEXT)) for server in servers]
     gate = gate_for(folder, known)
     names = [str(each.review.key) for each in known]
     gate.adopt(gate.task(agent="bot", on_behalf_of="alice", tools=names))
@@ -615,3 +616,21 @@ async def test_no_process_is_left_however_the_gateway_ends(
     for pid in pids:
         await gone(pid)
     assert process.returncode == (-signal.SIGKILL if ending == signal.SIGKILL else 0)
+
+
+@pytest.mark.asyncio
+async def test_a_process_whose_end_was_broken_off_is_ended_by_the_next_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made = child.Child([sys.executable, "-c", "import time; time.sleep(600)"], environment())
+    await made.start()
+    pid = made.pid
+    ending = asyncio.create_task(made.stop())
+    await asyncio.sleep(0)
+    ending.cancel()
+    await asyncio.gather(ending, return_exceptions=True)
+    assert alive(pid)
+    monkeypatch.setattr(child, "GRACE", 0.05)
+    await made.stop()
+    await gone(pid)
+    assert made.pid == 0

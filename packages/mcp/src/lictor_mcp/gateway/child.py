@@ -170,8 +170,11 @@ class Child:
             raise Failed({"code": INTERNAL_ERROR, "message": NOT_THERE}) from None
 
     async def stop(self) -> None:
-        """Ends it and everything that it started in its group."""
-        process, self._process = self._process, None
+        """Ends it and everything that it started in its group.
+
+        Who is cancelled here has not ended it: then it is still ours, for the next one to end.
+        """
+        process = self._process
         if process is None:
             return
         if process.stdin is not None:
@@ -183,8 +186,10 @@ class Child:
                 await asyncio.wait_for(process.wait(), GRACE)
                 break
         _kill(process.pid, signal.SIGKILL)  # what it has left behind
-        if self._keeper is not None:
-            self._keeper.drop(process.pid)
+        if self._process is process:
+            self._process = None
+            if self._keeper is not None:
+                self._keeper.drop(process.pid)
 
 
 def _kill(group: int, number: int) -> None:

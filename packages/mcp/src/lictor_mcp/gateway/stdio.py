@@ -72,6 +72,7 @@ class StdioGateway:
     def _begin(self, gate: Gate, servers: Sequence[Server], opened: Opened | None) -> None:
         self._keeper, self._opened = Keeper(), opened
         self._out = asyncio.Lock()
+        self._reading: asyncio.ReadTransport | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._client: Wire = {}
         self._asked: Asked | None = None
@@ -138,8 +139,9 @@ class StdioGateway:
         ends = [self._front.end(), *(each.end() for each in self._upstreams)]
         await asyncio.gather(*ends, return_exceptions=True)
         self._keeper.stop()
-        if self._writer is not None:
-            self._writer.close()
+        for each in (self._reading, self._writer):
+            if each is not None:
+                each.close()
 
     async def _connect(self, stdin: BinaryIO, stdout: BinaryIO) -> asyncio.StreamReader:
         loop = asyncio.get_running_loop()
@@ -147,7 +149,9 @@ class StdioGateway:
         try:
             if not _can_wait(stdin):
                 raise ValueError("stdin is no pipe")
-            await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), stdin)
+            self._reading, _ = await loop.connect_read_pipe(
+                lambda: asyncio.StreamReaderProtocol(reader), stdin
+            )
             transport, protocol = await loop.connect_write_pipe(
                 asyncio.streams.FlowControlMixin, stdout
             )
