@@ -41,6 +41,7 @@ SEAM: Final = "_lictor_seam"
 """Attribute of a guarded object; what counts as guarded is the gate's registry."""
 
 SPOILT: Final = "_lictor_spoilt"
+_MUST_NOT_BE_SET: Final = frozenset({SPOILT, *METHODS})
 
 probing: ContextVar[bool] = ContextVar("lictor_llamaindex_probing", default=False)
 _originals: WeakKeyDictionary[Seam, Mapping[str, Callable[..., Any]]] = WeakKeyDictionary()
@@ -95,12 +96,12 @@ class Seam:
     def intact(self, tool: BaseTool) -> bool:
         """Whether the guarded object is still as it was left."""
         values = vars(tool)
-        return (
-            type(tool) is self.kind
-            and not any(name in values for name in (SPOILT, *METHODS))
-            and all(values.get(name) is gated for name, gated in self.fields.items())
-            and tool.metadata.name == self.shape.tool.key.name
-        )
+        if type(tool) is not self.kind or not _MUST_NOT_BE_SET.isdisjoint(values):
+            return False
+        for name, ours in self.fields.items():
+            if values.get(name) is not ours:
+                return False
+        return tool.metadata.name == self.shape.tool.key.name
 
     def refuse(self, reason: str, detail: str, arguments: object, host_id: str) -> ToolDenied:
         """Records an attempt that never reaches the tool, and the error that says so."""

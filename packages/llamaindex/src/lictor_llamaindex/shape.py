@@ -27,6 +27,7 @@ from lictor_llamaindex.code import origin
 
 LOCAL: Final = "local"
 _JSON: Final = frozenset({str, int, float, bool, list, dict, type(None)})
+_SCALAR: Final = frozenset({str, int, float, bool, type(None)})
 _KINDS: Final = inspect.Parameter
 _BY_POSITION: Final = (_KINDS.POSITIONAL_ONLY, _KINDS.POSITIONAL_OR_KEYWORD)
 
@@ -115,16 +116,18 @@ class Shape:
         known = {name: value for name, value in given.items() if name in self.names}
         try:
             made = model.model_validate(known)
-            plain = made.model_dump(mode="json", by_alias=True, warnings=False)
+            plain: dict[str, Any] | None = None
+            for name, value in known.items():
+                found = getattr(made, self.fields.get(name, name), value)
+                if type(value) in _JSON and type(found) not in _SCALAR:
+                    if plain is None:
+                        plain = made.model_dump(mode="json", by_alias=True, warnings=False)
+                    found = plain.get(name, value)
+                given[name] = found
         except ValidationError as error:
             raise _invalid(error) from None
         except PydanticSerializationError:
             raise InputInvalid("", "cannot be written as JSON") from None
-        for name, value in known.items():
-            if type(value) in _JSON:
-                given[name] = plain.get(name, value)
-            else:
-                given[name] = getattr(made, self.fields.get(name, name), value)
 
     def call(
         self, binding: Binding, checked: Mapping[str, object], taken: Taken
