@@ -182,10 +182,11 @@ def recorded(a: Attempt, key: RecordKey) -> dict[str, Json]:
     """Recordable arguments in clear, the others of an effect as keyed digests."""
     recordable = a.known.review.recordable if a.found is not None else ()
     told: dict[str, Json] = {}
+    effectful = a.effectful
     for name, value in a.view.items():
         if name in recordable:
             told[name] = value
-        elif a.effectful:
+        elif effectful:
             told[name] = {"digest": key.digest(canonical([name, value]))}
     return told
 

@@ -316,11 +316,11 @@ class Pipeline:
         if ended.outcome is Outcome.NOT_STARTED:
             self._abandon(a, "interrupted")
             return
-        a.task.session.release(a.reservation, counted=not a.effectful)
-        review = a.known.review
-        growth = a.task.session.grow(review.produces, review.sources)
+        review, session = a.known.review, a.task.session
+        session.release(a.reservation, counted=not review.effectful)
+        growth = session.grow(review.produces, review.sources)
         writes: tuple[Write, ...] = (growth,) if growth is not None else ()
-        if a.effectful:
+        if review.effectful:
             writes = (SettleCall(decision.call_id, ended.outcome), *writes)
         withheld = ended.error if isinstance(ended.error, Withheld) else None
         code = "result_withheld" if withheld is not None else ""

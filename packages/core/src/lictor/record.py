@@ -21,7 +21,7 @@ from lictor.attempt import Attempt, RecordKey, encodable, recorded
 from lictor.canonical import Json
 from lictor.errors import PERMIT, REFUSALS, Denied
 from lictor.forms import visible
-from lictor.model import Assurance, Decision, Mode, Outcome, Principal
+from lictor.model import Assurance, Decision, Impact, Mode, Outcome, Principal
 from lictor.ports import Clock, Entry, Head, Reply
 from lictor.telemetry import Decided, Executed, Telemetry
 from lictor.verdicts import STOP_TEXT
@@ -44,6 +44,7 @@ class Teller:
     say: Callable[[str], None]
     _told: set[tuple[str, ...]] = field(default_factory=set, init=False, repr=False)
     _users: dict[Principal, str] = field(default_factory=dict, init=False, repr=False)
+    _impacts: dict[frozenset[Impact], Json] = field(default_factory=dict, init=False, repr=False)
 
     def decision(self, a: Attempt, decision: Decision) -> Entry:
         """The record of a decision."""
@@ -66,7 +67,7 @@ class Teller:
             "took_us": (time.time_ns() - a.started_ns) // 1000,
         }
         if a.found is not None:
-            body["impact"] = _list(sorted(each.value for each in a.known.review.impact))
+            body["impact"] = self._impact(a.found.review.impact)
         if a.taken is not None:
             body["arguments"] = recorded(a, self.key)
         if a.answered is not None:
@@ -75,14 +76,16 @@ class Teller:
             body["labels"] = _list(sorted(a.reservation.facts.labels))
         if a.answers:
             body["answers"] = [_answer(a, reply) for reply in a.answers]
-        if a.found_task is not None:
+        task = a.found_task
+        if task is not None:
+            grant = task.grant
             body["chain"] = _list(map(str, a.chain))
-            body["assurance"] = str(a.task.assurance)
-            body["grant"] = a.task.grant.id
-            body["session"] = a.task.session.conversation
-            body["template"] = a.task.grant.template
-            body["autonomous"] = a.task.grant.autonomous
-            body["depth"] = a.task.grant.depth
+            body["assurance"] = str(task.assurance)
+            body["grant"] = grant.id
+            body["session"] = task.session.conversation
+            body["template"] = grant.template
+            body["autonomous"] = grant.autonomous
+            body["depth"] = grant.depth
         return self._entry(a, "decision", decision, str(decision.verdict), decision.reason, body)
 
     def outcome(self, a: Attempt, decision: Decision, outcome: Outcome, code: str) -> Entry:
@@ -101,17 +104,25 @@ class Teller:
         code: str,
         body: dict[str, Json],
     ) -> Entry:
+        task = a.found_task
         return Entry(
             kind,
             int(self.clock() * 1_000_000),
             body,
             decision.call_id,
-            a.task.grant.tenant if a.found_task is not None else "",
-            a.task.id if a.found_task is not None else "",
+            task.grant.tenant if task is not None else "",
+            task.id if task is not None else "",
             str(decision.tool),
             verdict,
             code,
         )
+
+    def _impact(self, impact: frozenset[Impact]) -> Json:
+        """Its names in order, sorted once for all tools that have the same."""
+        found = self._impacts.get(impact)
+        if found is None:
+            found = self._impacts[impact] = _list(sorted(each.value for each in impact))
+        return found
 
     def _pseudonym(self, user: Principal) -> str:
         found = self._users.get(user)

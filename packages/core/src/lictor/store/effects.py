@@ -18,8 +18,8 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Final, cast
+from dataclasses import asdict, replace
+from typing import Any, Final, NamedTuple, cast
 
 from lictor.canonical import Json, canonical, thawed
 from lictor.errors import StoreError
@@ -52,8 +52,7 @@ RESTARTABLE: Final = frozenset({Outcome.NOT_STARTED.value, Outcome.SUSPENDED.val
 _OUTCOMES: Final = frozenset(outcome.value for outcome in Outcome)
 
 
-@dataclass(frozen=True, slots=True)
-class Member:
+class Member(NamedTuple):
     """One caller's share of a transaction, and where its answer goes."""
 
     guards: tuple[Guard, ...]
