@@ -95,3 +95,66 @@ def test_a_python_program_counts_with_the_files_of_its_package(tmp_path: Path) -
     record.write_text("../../../bin/mcp-thing,sha256=a,1\nmcp_thing/__init__.py,sha256=c,1\n")
     assert "mcp_thing-1.0" in before
     assert identity([str(program)]) != before
+
+
+def python(folder: Path) -> tuple[Path, Path]:
+    """An environment with a package; its interpreter, and a file of the package."""
+    program = folder / "env/bin/python3"
+    inner = folder / "env/lib/python3.11/site-packages/mcp_thing/deep/tool.py"
+    for each in (program, inner):
+        each.parent.mkdir(parents=True)
+        each.write_text("one")
+    program.chmod(0o755)
+    return program, inner
+
+
+@pytest.mark.attack("X39")
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["-m", "mcp_thing"],
+        ["-m", "mcp_thing.deep", "--root", "/data"],
+        ["-I", "-X", "dev", "-m", "mcp_thing"],
+        ["-Im", "mcp_thing"],
+        ["-mmcp_thing"],
+    ],
+)
+def test_a_module_that_python_runs_counts_with_every_file_of_its_package(
+    tmp_path: Path, given: list[str]
+) -> None:
+    program, inner = python(tmp_path)
+    before = identity([str(program), *given], env={}, cwd=str(tmp_path))
+    again = identity([str(program), *given], env={}, cwd=str(tmp_path))
+    inner.write_text("two")
+    changed = identity([str(program), *given], env={}, cwd=str(tmp_path))
+    inner.with_name("more.py").write_text("")
+    added = identity([str(program), *given], env={}, cwd=str(tmp_path))
+
+    assert "module mcp_thing" in before
+    assert before == again
+    assert len({before, changed, added}) == 3
+
+
+@pytest.mark.attack("X39")
+@pytest.mark.parametrize("where", ["here", "path"])
+def test_a_module_put_before_the_installed_one_is_another_server(
+    tmp_path: Path, where: str
+) -> None:
+    program, _ = python(tmp_path)
+    env = {"PYTHONPATH": "path"}
+    command = [str(program), "-m", "mcp_thing"]
+    before = identity(command, env=env, cwd=str(tmp_path))
+    shadow = tmp_path / ("" if where == "here" else "path") / "mcp_thing.py"
+    shadow.parent.mkdir(exist_ok=True)
+    shadow.write_text("two")
+    assert identity(command, env=env, cwd=str(tmp_path)) != before
+
+
+def test_a_module_whose_files_are_not_found_is_said_to_be_unknown(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    program, _ = python(tmp_path)
+    with caplog.at_level(logging.WARNING, "lictor.mcp"):
+        logging.getLogger("lictor.mcp").propagate = True
+        assert FLOATING in identity([str(program), "-m", "other"], env={}, cwd=str(tmp_path))
+    assert "python -m other" in caplog.text

@@ -3,7 +3,7 @@
 Rules enforced here:
 
 1. The program is what its name leads to, with the digest of what is in it; a script that an
-   interpreter is given counts as well.
+   interpreter is given counts as well, and all files of a package that Python is given (`-m`).
 2. A package that a runner fetches (`npx`) is the versions that are installed, with the integrity of
    each: another version with the same definitions is another server.
 3. Arguments count as a digest: a token among them is in no file of ours.
@@ -22,15 +22,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from lictor.canonical import digest
+from lictor.canonical import Json, digest
 
 INTERPRETERS: Final = re.compile(r"(python|pypy|node|deno|bun|ruby|perl|bash|sh)[\d.]*")
+PYTHON: Final = re.compile(r"(python|pypy)[\d.]*")
 RUNNERS: Final = frozenset({"npx", "uvx", "bunx", "pnpx", "pipx", "docker", "podman"})
 """What they run is not in their own file."""
 FLOATING: Final = "version not known"
 _EXACT: Final = re.compile(r"(@[^@/]+/)?[^@/]+(@|==)\d+(\.\d+)+[\w.+-]*")
 _NAMING: Final = frozenset({"-p", "--package", "--from"})
 _VALUED: Final = frozenset({"--with", "--python", "--registry"})
+_SKIPPED: Final = ("-X", "-W")
 _BLOCK: Final = 1 << 20
 _log: Final = logging.getLogger("lictor.mcp")
 
@@ -54,11 +56,61 @@ def identity(
     found = shutil.which(program, path=env.get("PATH")) or str(folder / program)
     real = Path(os.path.realpath(folder / found))
     parts = [str(real), _sealed(real), *parts]
-    if INTERPRETERS.fullmatch(name):
+    module = _module(arguments) if PYTHON.fullmatch(name) else ""
+    if module:
+        parts.append(_packaged(module, Path(found), env, folder))
+    elif INTERPRETERS.fullmatch(name):
         script = next((each for each in arguments if not each.startswith("-")), "")
-        if "-m" not in arguments[:1] and script and (folder / script).is_file():
+        if script and (folder / script).is_file():
             parts.append(f"script {_sealed(folder / script)}")
     return " ".join([*parts, *_installed(Path(found))])
+
+
+def _module(arguments: list[str]) -> str:
+    """The module that Python is told to run, if it is one."""
+    left = iter(arguments)
+    for each in left:
+        if each in _SKIPPED:
+            next(left, None)
+        elif each.startswith(("--", *_SKIPPED)):
+            continue
+        elif not each.startswith("-") or each.startswith("-c"):
+            return ""
+        elif "m" in each:
+            return each.partition("m")[2] or next(left, "")
+    return ""
+
+
+def _packaged(module: str, program: Path, env: Mapping[str, str], folder: Path) -> str:
+    """All files of the package that a module is in, wherever this interpreter could find it."""
+    top = module.partition(".")[0]
+    seals: dict[str, Json] = {}
+    for place in _places(program, env, folder):
+        for each in (place / f"{top}.py", *sorted((place / top).rglob("*"))):
+            if _counts(each):
+                seals[str(each)] = _sealed(each)
+    if seals:
+        return f"module {module} {digest(seals)[:39]}"
+    _log.warning(
+        "python -m %s: its files are not found beside the interpreter, and other ones would not be "
+        "noticed; start the program that the package has installed",
+        module,
+    )
+    return f"module {module} ({FLOATING})"
+
+
+def _places(program: Path, env: Mapping[str, str], folder: Path) -> Iterator[Path]:
+    yield folder
+    for each in filter(None, env.get("PYTHONPATH", "").split(os.pathsep)):
+        yield folder / each
+    for home in (program.parent.parent, Path(os.path.realpath(program)).parent.parent):
+        for pattern in ("lib/python3*", "lib/pypy3*"):
+            yield from sorted(home.glob(pattern))
+            yield from sorted(home.glob(f"{pattern}/*-packages"))
+
+
+def _counts(path: Path) -> bool:
+    return path.is_file() and "__pycache__" not in path.parts
 
 
 def _fetched(runner: str, arguments: list[str], env: Mapping[str, str], folder: Path) -> str:
