@@ -69,6 +69,7 @@ class HttpGateway:
         template: `[tasks.x]` of their tasks; without one they may only read.
         hosts: Values of the header `Host` that mean us, in lower case, with the port.
         origins: Origins of web pages that may call.
+        asks: The gate's channel is `Asking`: who calls may be asked.
     """
 
     def __init__(
@@ -81,8 +82,9 @@ class HttpGateway:
         template: str | None = None,
         hosts: Iterable[str],
         origins: Iterable[str] = (),
+        asks: bool = False,
     ) -> None:
-        self._gate, self._who = gate, who
+        self._gate, self._who, self._asks = gate, who, asks
         self._servers = {f"{PATH}/{each.name}": each for each in servers}
         if len(self._servers) == 1:
             self._servers[PATH] = next(iter(self._servers.values()))
@@ -232,13 +234,16 @@ class HttpGateway:
             self._sessions.move_to_end((served.name, id))
             return found
         if message is not None and message.method == "initialize":
-            return Session(self._gate, served, caller, self._callers, stateless=False)
+            return self._new(served, caller, stateless=False)
         key = served.name, caller, stateless
         if key not in self._without:
-            self._without[key] = Session(
-                self._gate, served, caller, self._callers, stateless=stateless
-            )
+            self._without[key] = self._new(served, caller, stateless=stateless)
         return self._without[key]
+
+    def _new(self, served: Served, caller: Caller, *, stateless: bool) -> Session:
+        return Session(
+            self._gate, served, caller, self._callers, stateless=stateless, asks=self._asks
+        )
 
     def _opened(self, session: Session) -> None:
         if session.own.id is None:

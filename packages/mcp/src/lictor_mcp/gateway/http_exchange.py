@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from lictor_mcp.gateway.http_upstream import Event
@@ -46,6 +47,13 @@ class Stream:
         except TimeoutError:
             self.gone = True
 
+    def end(self) -> None:
+        """Nothing more comes; nobody is waited for."""
+        if self._waiting.full():
+            self.gone = True
+        else:
+            self._waiting.put_nowait(None)
+
     async def __aiter__(self) -> AsyncIterator[bytes]:
         while not self.gone and (event := await self._waiting.get()) is not None:
             yield event.encode()
@@ -65,6 +73,7 @@ class Exchange:
 
     Attributes:
         message: The request.
+        decided: It, or the one that was decided and that it repeats.
         raw: It, as it goes to the server.
         reply: The answer for the client.
         streaming: Done when the server answers with a stream: events come in `out`.
@@ -75,7 +84,8 @@ class Exchange:
 
     def __init__(self, message: Message, headers: Mapping[str, str]) -> None:
         loop = asyncio.get_running_loop()
-        self.message, self.headers, self.raw = message, headers, message.raw
+        self.message = self.decided = message
+        self.headers, self.raw = headers, message.raw
         self.answer: asyncio.Future[Message] = loop.create_future()
         self.reply: asyncio.Future[bytes] = loop.create_future()
         self.streaming: asyncio.Future[None] = loop.create_future()
@@ -87,6 +97,11 @@ class Exchange:
         self.pump: asyncio.Task[None] | None = None
         self.task: asyncio.Task[None] | None = None
 
+    def begin(self) -> None:
+        """From now on what the client hears of the request comes as a stream."""
+        if not self.streaming.done():
+            self.streaming.set_result(None)
+
     def lost(self, problem: str) -> None:
         """No answer will come."""
         if not self.answer.done():
@@ -95,10 +110,39 @@ class Exchange:
 
     def over(self) -> None:
         """Nobody waits for anything of it any more."""
+        if not self.reply.done() and self.streaming.done():
+            self.out.end()
         self.reply.cancel()
         self.answer.cancel()
         if not self.emitted.done():
             self.emitted.set_result(None)
+
+
+@dataclass(slots=True, eq=False)
+class Way:
+    """How a client hears of a request that is decided: what it repeats goes on under the repeat.
+
+    Attributes:
+        exchange: The client's request now.
+    """
+
+    exchange: Exchange
+
+    async def say(self, raw: bytes) -> None:
+        """Sends the client a request of ours, on the stream of its own.
+
+        Raises:
+            ConnectionError: It reads no more.
+        """
+        out = self.exchange.out
+        self.exchange.begin()
+        await out.put(Event(raw))
+        if out.gone:
+            raise ConnectionError("the client reads no more")
+
+    def turn(self, way: Way) -> None:
+        """Goes on under another request."""
+        self.exchange = way.exchange
 
 
 class Kept:

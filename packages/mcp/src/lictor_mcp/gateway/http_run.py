@@ -13,22 +13,20 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
-from lictor.approval import Watched
-from lictor.assemble import Project, gate_of, read
-from lictor.errors import ConfigError, table
-from lictor.ports import Store
+from lictor.assemble import Project
+from lictor.errors import ConfigError
 from lictor.settings import McpPart, ServerPart
-from lictor.telemetry import Telemetry
+from lictor_mcp.gateway.asking import Asking
 from lictor_mcp.gateway.http import HttpGateway, Served, loopback
 from lictor_mcp.gateway.http_callers import Bearers, credential
 from lictor_mcp.gateway.http_serve import listener, server
 from lictor_mcp.gateway.http_upstream import Upstream
+from lictor_mcp.gateway.opening import chosen, gate_behind
 
 if TYPE_CHECKING:
     import uvicorn
@@ -68,18 +66,8 @@ def run_http(
     Raises:
         ConfigError: Something is wrong or missing; says what, where, and how to mend it.
     """
-    made = read(project / "lictor.toml" if project.is_dir() else project)
-    mcp = made.settings.mcp or McpPart()
-    process = made.settings.process
+    made, mcp, agent, task = chosen(project, agent=agent, task=task)
     folder = made.path.parent
-    agent = agent or mcp.agent or (process.agent if process else "")
-    task = task or mcp.task or (process.task if process else "")
-    if not agent or not task:
-        raise ConfigError(
-            str(made.path),
-            f"does not say which {'agent acts' if not agent else 'task callers get'}",
-            f"{table('mcp')} with agent = and task =, or --agent and --task",
-        )
     who = Bearers([folder / each for each in bearer or mcp.bearer])
     if upstream:
         name = name or UPSTREAM
@@ -90,13 +78,8 @@ def run_http(
     urls = {key: _address(made, key, part) for key, part in parts.items()}
     sock = listener(listen)
     try:
-        gate = gate_of(
-            made,
-            channel=lambda store: _watched(store, made),
-            telemetry=Telemetry,
-            clock=time.time,
-            placement="p1" if mcp.separate else "p0",
-        )
+        asking = Asking() if mcp.confirm else None
+        gate = gate_behind(made, asking, placement="p1" if mcp.separate else "p0")
     except BaseException:
         sock.close()
         raise
@@ -126,6 +109,7 @@ def run_http(
                 template=task,
                 hosts=hosts,
                 origins=origins,
+                asks=mcp.confirm,
             )
 
         asyncio.run(_run(application, sock))
@@ -142,10 +126,6 @@ async def _run(application: Callable[[], HttpGateway], sock: socket.socket) -> N
     for each in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(each, end)
     await running.serve(sockets=[sock])
-
-
-def _watched(store: Store, project: Project) -> Watched:
-    return Watched(store, project.watch)
 
 
 def _listed(project: Project, mcp: McpPart, wanted: Sequence[str]) -> dict[str, ServerPart]:

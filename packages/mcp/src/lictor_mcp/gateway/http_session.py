@@ -23,8 +23,9 @@ from lictor.model import Pep, ToolCall
 from lictor_mcp import methods as m
 from lictor_mcp import tracing
 from lictor_mcp.callers import Caller, Callers
+from lictor_mcp.gateway.asking import Asked
 from lictor_mcp.gateway.http_checks import MISMATCH, repeated
-from lictor_mcp.gateway.http_exchange import Exchange, Key, Stream
+from lictor_mcp.gateway.http_exchange import Exchange, Key, Stream, Way
 from lictor_mcp.gateway.http_incoming import Incoming
 from lictor_mcp.gateway.http_own import Own, read
 from lictor_mcp.gateway.http_upstream import PARAM, Upstream
@@ -76,10 +77,18 @@ class Session:
         caller: Whose authority everything here is under.
         callers: Their tasks.
         stateless: It speaks the protocol without sessions.
+        asks: The gate asks at clients (`Asking`), and here is one.
     """
 
     def __init__(
-        self, gate: Gate, served: Served, caller: Caller, callers: Callers, *, stateless: bool
+        self,
+        gate: Gate,
+        served: Served,
+        caller: Caller,
+        callers: Callers,
+        *,
+        stateless: bool,
+        asks: bool = False,
     ) -> None:
         self.served, self.caller, self._callers, self._gate = served, caller, callers, gate
         self.stateless = stateless
@@ -97,6 +106,7 @@ class Session:
         self._incoming = Incoming(
             self.guard, self.own, home=self.home, spawn=self._spawn, seconds=served.seconds
         )
+        self._asked = Asked() if asks else None
         self._pending: dict[Key, Exchange] = {}
         self._running: set[asyncio.Task[None]] = set()
 
@@ -162,14 +172,24 @@ class Session:
             exchange.over()
 
     async def _reply(self, exchange: Exchange) -> bytes:
-        came: list[Message] = []
-        return await answered(exchange.message, self._decided(exchange, came), came)
+        way, headers = Way(exchange), exchange.headers
 
-    async def _decided(self, exchange: Exchange, came: list[Message]) -> Wire:
+        async def decided(message: Message, came: list[Message]) -> Wire:
+            return await self._decided(way, message, headers, came)
+
+        if self._asked is not None:
+            return await self._asked.reply(exchange.message, decided, way)
+        came: list[Message] = []
+        return await answered(exchange.message, decided(exchange.message, came), came)
+
+    async def _decided(
+        self, way: Way, message: Message, headers: Mapping[str, str], came: list[Message]
+    ) -> Wire:
         """Has a request decided, and answered by the server; see `Relay.ask`."""
-        message = exchange.message
 
         async def forward() -> Wire:
+            exchange = way.exchange
+            exchange.decided, exchange.headers = message, headers
             with tracing.sent(self.guard, sent) as going:
                 exchange.raw = going.raw
                 came.append(await self._exchange(exchange))
@@ -177,7 +197,7 @@ class Session:
 
         try:
             with tracing.received(self.guard, message, self.served.trace):
-                await self._repeated(message, exchange.headers)
+                await self._repeated(message, headers)
                 sent = self.guard.outward(message)
                 return await self.guard.request(
                     message.method,
@@ -187,7 +207,7 @@ class Session:
                     loose=message.loose,
                 )
         except Refused as no:
-            exchange.status = _STATUS.get(no.code, 200) if self.stateless else 200
+            way.exchange.status = _STATUS.get(no.code, 200) if self.stateless else 200
             raise
 
     async def _repeated(self, message: Message, headers: Mapping[str, str]) -> None:
@@ -237,7 +257,7 @@ class Session:
 
     async def _ask(self, exchange: Exchange) -> Message:
         exchange.sent = True
-        message = exchange.message
+        message = exchange.decided
         said = await self.served.upstream.post(exchange.raw, exchange.headers)
         exchange.status = said.status
         if message.method == "initialize":
@@ -246,7 +266,7 @@ class Session:
             return read(message, said, await said.body())
         table = {message.key: exchange} if self.stateless else self._pending
         exchange.pump = self._spawn(self._incoming.read(said, exchange.out, table, exchange))
-        exchange.streaming.set_result(None)
+        exchange.begin()
         return await exchange.answer
 
     async def _give_up(self, exchange: Exchange) -> None:
@@ -291,7 +311,8 @@ class Session:
 
     def client_answered(self, message: Message) -> bool:
         """Takes an answer of the client; `False` if nobody asked for it."""
-        return self._incoming.client_answered(message)
+        ours = self._asked is not None and self._asked.came(message)
+        return ours or self._incoming.client_answered(message)
 
     async def listen(self, headers: Mapping[str, str]) -> tuple[int, Stream | None]:
         """Opens the stream of what the server says by itself, or goes on with a broken one."""
@@ -305,6 +326,8 @@ class Session:
 
     async def end(self) -> None:
         """Ends everything under way."""
+        if self._asked is not None:
+            await self._asked.end()
         running = tuple(self._running)
         for task in running:
             task.cancel()

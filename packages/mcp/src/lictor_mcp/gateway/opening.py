@@ -99,25 +99,41 @@ def open_gate(path: Path | None, *, server: str = "", agent: str = "", task: str
     """
     if path is None:
         return _first_day(home_of(server), agent or "mcp-client")
+    project, mcp, agent, task = chosen(path, agent=agent, task=task)
+    process = project.settings.process
+    user = mcp.user or (process.user if process else "") or account()
+    asking = Asking() if mcp.confirm else None
+    gate = gate_behind(project, asking, placement="p1" if mcp.separate else "p0")
+
+    def opened(session: str | None, purpose: str) -> Task:
+        return gate.task(task, agent=agent, on_behalf_of=user, session=session, purpose=purpose)
+
+    return _begun(gate, project, mcp, opened, asking)
+
+
+def chosen(path: Path, *, agent: str = "", task: str = "") -> tuple[Project, McpPart, str, str]:
+    """A project, what it says about the gateway, and which agent and task calls are under.
+
+    Args:
+        path: Absolute path of `lictor.toml`, or of its folder.
+        agent: Who acts, instead of what the project says.
+        task: The template, instead of what the project says.
+
+    Raises:
+        ConfigError: Something in it is wrong or missing.
+    """
     project = read(path / "lictor.toml" if path.is_dir() else path)
     mcp = project.settings.mcp or McpPart()
     process = project.settings.process
     agent = agent or mcp.agent or (process.agent if process else "")
     task = task or mcp.task or (process.task if process else "")
-    user = mcp.user or (process.user if process else "") or account()
     if not agent or not task:
         raise ConfigError(
             str(project.path),
             f"does not say which {'agent acts' if not agent else 'task a connection gets'}",
             f"{table('mcp')} with agent = and task =, or --agent and --task",
         )
-    asking = Asking() if mcp.confirm else None
-    gate = _gate(project, asking, placement="p1" if mcp.separate else "p0")
-
-    def opened(session: str | None, purpose: str) -> Task:
-        return gate.task(task, agent=agent, on_behalf_of=user, session=session, purpose=purpose)
-
-    return _begun(gate, project, mcp, opened, asking)
+    return project, mcp, agent, task
 
 
 def _first_day(folder: Path, agent: str) -> Opened:
@@ -134,7 +150,7 @@ def _first_day(folder: Path, agent: str) -> Opened:
             "lictor gateway -p /absolute/lictor.toml -- COMMAND",
         )
     project = project_of(path, settings)
-    gate = _gate(project)
+    gate = gate_behind(project)
     tools = [str(known.review.key) for known in project.catalog.known_tools()]
 
     def opened(session: str | None, purpose: str) -> Task:
@@ -152,7 +168,15 @@ def _first_day(folder: Path, agent: str) -> Opened:
     return _begun(gate, project, McpPart(), opened)
 
 
-def _gate(project: Project, asking: Asking | None = None, *, placement: str = "p0") -> Gate:
+def gate_behind(project: Project, asking: Asking | None = None, *, placement: str = "p0") -> Gate:
+    """The gate of a gateway: it asks at clients that can be asked, else at `lictor watch`.
+
+    Args:
+        project: It is made from this.
+        asking: Asks at clients, where the operator says that they can.
+        placement: Where it runs.
+    """
+
     def channel(store: Store) -> Approvals:
         watched = Watched(store, project.watch)
         return watched if asking is None else FirstReady((asking, watched))
