@@ -458,3 +458,9 @@ def test_nobody_is_asked_about_a_tool_for_a_task_that_has_ended(tmp_path: Path) 
     assert reason(gate, ToolCall(LOOK, {"n": 1})) == "task_ended"
 
     assert reviewing.asked == 1
+
+
+def test_a_model_is_offered_what_a_person_would_review_when_it_is_called(tmp_path: Path) -> None:
+    gate = Gate.dev(tmp_path)
+
+    assert gate.visible([LOOK, WIPE]) == {LOOK.key, WIPE.key}

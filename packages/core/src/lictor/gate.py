@@ -288,10 +288,12 @@ class Gate:
             return frozenset()
 
     def _could_run(self, task: Task, chain: tuple[Principal, ...], tool: Tool) -> bool:
-        known = self.catalog.known(tool.key)
+        known, code = self.catalog.known(tool.key), self.catalog.check(tool)
+        if code in ("tool_unreviewed", "tool_changed"):
+            return self._stages.reviewer is not None  # a person looks at it when it is called
         return (
             known is not None
-            and self.catalog.check(tool) is None
+            and code is None
             and task.grant.covers(tool.key, known.review.effectful)
             and self._stages.policy.could_allow(chain, known.review)
         )
