@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from threading import Event
 from types import MappingProxyType
-from typing import Final, Protocol, TypeAlias
+from typing import Final, NamedTuple, Protocol, TypeAlias
 
 from lictor.canonical import Json
 from lictor.model import Assurance, Kind, Principal, Review, Tool, ToolKey
@@ -286,8 +286,7 @@ class Head:
     hash: str
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """A record before the store gives it its place in the chain.
 
     Attributes:

@@ -18,7 +18,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any, Final, NamedTuple, cast
 
 from lictor.canonical import Json, canonical, thawed
@@ -100,7 +100,7 @@ def _entries(member: Member, late: Mapping[str, str]) -> Sequence[Entry]:
         places = [n for n, e in enumerate(entries) if e.call == call and e.kind == "outcome"]
         for n in places:
             body = {**entries[n].body, "found": found}
-            entries[n] = replace(entries[n], kind="late", body=body)
+            entries[n] = entries[n]._replace(kind="late", body=body)
         if not places:
             at = max((entry.at for entry in entries), default=0)
             entries.append(Entry("late", at, {"found": found}, call=call))
