@@ -1,6 +1,6 @@
 """The official conformance suite against a server: plain, with the middleware, behind the gateway.
 
-What is compared is every line of the suite's report, not its totals.
+What is compared is every check of the suite's report, not its totals.
 """
 
 from __future__ import annotations
@@ -8,36 +8,41 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import signal
 import socket
 import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeAlias
 
+import checks
+from checks import Leg
 from fixture_name import SERVER
-from home import READ, home, met, methods, review
-from parts import HERE, Missing, Parts, environment
+from home import POLICIES, changed, entered, home
+from parts import HERE, Parts, environment
 from talk import INFO, NEW, OLD, PREFIX
 
 LEGS: dict[str, tuple[str, ...]] = {
     "A": ("--suite", "all", "--spec-version", OLD),
     "B": ("--suite", "all", "--spec-version", NEW),
     "C": ("--suite", "all"),
+    "D1": ("--requirements", OLD),
+    "D2": ("--requirements", NEW),
 }
-CONTROL = "tools-call-image"
-BASELINE = {"A": (84, 0), "B": (152, 0), "C": (207, 25)}
+BASELINE = {"A": (84, 0), "B": (152, 0), "C": (207, 25), "D1": (84, 0), "D2": (169, 25)}
 """Passed and failed of the plain server, as they were measured when this was written."""
+MUST_BREAK = ("tools-call-image", "tools-call-audio", "resources-read-text", "prompts-get-simple")
+"""Scenarios that cannot hold where nothing may be called."""
+CHANGED, TOOL = "tools-call-image", "test_image_content"
+STILL = "tools-call-audio"
+"""Scenarios of a tool whose review is of another definition, and of one that is as reviewed."""
 FOLDER = Path(__file__).parent
 START = 60.0
-SECONDS = 600.0
-LINE = re.compile(r"^[✓✗] ([^:]+): (\d+) passed, (\d+) failed")
-
-Lines = dict[str, tuple[int, int]]
+SECONDS = 1800.0
 
 
 @dataclass
@@ -46,34 +51,40 @@ class Column:
 
     Attributes:
         name: Shown in the table.
-        lines: Leg → scenario → passed and failed.
+        legs: What was run.
         left: Tools that could not be reviewed.
-        control: Whether a scenario fails while nothing is reviewed: the gate is in the way.
+        controls: What had to break, and did not.
     """
 
     name: str
-    lines: dict[str, Lines] = field(default_factory=dict)
+    legs: dict[str, Leg] = field(default_factory=dict)
     left: list[str] = field(default_factory=list)
-    control: bool | None = None
+    controls: list[str] = field(default_factory=list)
 
     def total(self, leg: str) -> tuple[int, int]:
         """Passed and failed."""
-        found = self.lines[leg].values()
-        return sum(each[0] for each in found), sum(each[1] for each in found)
+        found = self.legs[leg].values()
+        return sum(each.passed for each in found), sum(each.failed for each in found)
 
     def differences(self, plain: Column) -> list[str]:
-        """Lines that are not those of the plain server."""
-        found = []
-        for leg, lines in plain.lines.items():
-            for name in sorted(lines.keys() | self.lines[leg].keys()):
-                theirs, ours = lines.get(name), self.lines[leg].get(name)
-                if theirs != ours:
-                    found.append(f"{leg} {name}: {theirs} -> {ours}")
-        return found
+        """Checks that do not come out as they do without us."""
+        return [
+            f"{leg} {each}"
+            for leg, theirs in plain.legs.items()
+            for each in checks.differences(theirs, self.legs[leg])
+        ]
+
+    def unlike(self, measured: Mapping[str, tuple[int, int]]) -> list[str]:
+        """Totals that are not those that were measured."""
+        return [
+            f"{leg}: {self.total(leg)}, measured {total}"
+            for leg, total in measured.items()
+            if leg in self.legs and self.total(leg) != total
+        ]
 
 
-def suite(parts: Parts, arguments: Sequence[str], out: Path, **env: str) -> tuple[Lines, int]:
-    """Runs the suite once: its lines, and its exit code."""
+def suite(parts: Parts, arguments: Sequence[str], out: Path, **env: str) -> Leg:
+    """Runs the suite once."""
     out.parent.mkdir(parents=True, exist_ok=True)
     done = subprocess.run(
         [*parts.conformance, *arguments, "-o", str(out)],
@@ -86,8 +97,7 @@ def suite(parts: Parts, arguments: Sequence[str], out: Path, **env: str) -> tupl
         check=False,
     )
     out.with_suffix(".txt").write_text(done.stdout, encoding="utf-8")
-    found = [match for line in done.stdout.splitlines() if (match := LINE.match(line))]
-    return {each[1]: (int(each[2]), int(each[3])) for each in found}, done.returncode
+    return checks.read(done.stdout, out)
 
 
 def free_port() -> int:
@@ -147,6 +157,9 @@ def post(url: str, method: str) -> None:
         pass
 
 
+Start: TypeAlias = Callable[[str, Path], contextlib.AbstractContextManager[str]]
+
+
 class Servers:
     """Runs the columns.
 
@@ -184,30 +197,50 @@ class Servers:
         with self.plain() as url:
             yield self._run(Column("plain"), url)
         for adapter, start in (("middleware", self.plain), ("gateway", self.behind)):
-            learnt = self.folder / adapter
-            with start(adapter, home(learnt)) as url:
+            learnt = self.folder / f"{adapter}-unreviewed"
+            with start(learnt.name, home(learnt)) as url:
                 for method in ("server/discover", "tools/list", "prompts/list"):
                     post(url, method)
-                arguments = ("server", "--url", url, "--scenario", CONTROL)
-                control = suite(self.parts, arguments, learnt / "control")[1] != 0
-            for policy in ("allow-all", "strict"):
-                column = Column(f"{adapter} {policy}", control=control)
-                toml = self._home(column, learnt, allow_all=policy == "allow-all")
-                with start(toml.parent.name, toml) as url:
-                    yield self._run(column, url)
+                unreviewed = self._broken("nothing reviewed", learnt, url)
+            denied = self.folder / f"{adapter}-deny-all"
+            entered(learnt, denied, SERVER, "deny-all")
+            with start(denied.name, denied / "lictor.toml") as url:
+                unreviewed += self._broken("deny-all", denied, url)
+            for policy in POLICIES:
+                column = Column(f"{adapter} {policy}", controls=list(unreviewed))
+                home_ = self.folder / f"{adapter}-{policy}"
+                column.left = entered(learnt, home_, SERVER, policy)
+                with start(home_.name, home_ / "lictor.toml") as url:
+                    self._run(column, url)
+                column.controls += self._fault(learnt, adapter, policy, start)
+                yield column
 
-    def _home(self, column: Column, learnt: Path, *, allow_all: bool) -> Path:
-        folder = self.folder / column.name.replace(" ", "-")
-        found = {**met(learnt), **methods(SERVER)}
-        if not any(name.startswith(f"{SERVER}/test_") for name in found):
-            raise Missing("the suite's server has shown no tools")
-        home(folder)
-        column.left = review(folder, found.values(), None if allow_all else lambda _: READ)
-        return home(folder, found.keys() - set(column.left), allow_all=allow_all)
+    def _broken(self, control: str, folder: Path, url: str) -> list[str]:
+        found = []
+        for leg in ("A", "B"):
+            ran = suite(self.parts, ("server", "--url", url, *LEGS[leg]), folder / leg)
+            found += [
+                f"{leg} {each}: holds with {control}" for each in checks.unbroken(MUST_BREAK, ran)
+            ]
+        return found
+
+    def _fault(self, learnt: Path, adapter: str, policy: str, start: Start) -> list[str]:
+        """The review of one tool is of another definition: this must be seen, and nothing else."""
+        folder = self.folder / f"{adapter}-{policy}-changed"
+        entered(learnt, folder, SERVER, policy, changed(TOOL))
+        ran: Leg = {}
+        with start(folder.name, folder / "lictor.toml") as url:
+            for name in (CHANGED, STILL):
+                arguments = ("server", "--url", url, "--scenario", name)
+                ran |= suite(self.parts, arguments, folder / name)
+        found = [f"{each}: holds with a changed tool" for each in checks.unbroken([CHANGED], ran)]
+        if not checks.unbroken([STILL], ran):
+            found.append(f"{STILL}: breaks with another tool changed")
+        return found
 
     def _run(self, column: Column, url: str) -> Column:
         for leg in self.legs:
             out = self.folder / column.name.replace(" ", "-") / leg
             arguments = ("server", "--url", url, *LEGS[leg])
-            column.lines[leg] = suite(self.parts, arguments, out)[0]
+            column.legs[leg] = suite(self.parts, arguments, out)
         return column

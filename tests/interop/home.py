@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from lictor_mcp import methods as m
 
 USER, AGENT, TASK = "alice", "tester", "interop"
 ALL = "permit (principal, action, resource);\n"
+NONE = "forbid (principal, action, resource);\n"
+POLICIES = ("allow-all", "strict")
 READ = frozenset({Impact.READ})
 Limits = Mapping[str, Mapping[str, object]]
 
@@ -23,13 +26,19 @@ def home(
     tools: Iterable[str] = (),
     *,
     limits: Limits | None = None,
-    allow_all: bool = False,
-    guardrails: str = "starter@1",
+    policy: str = "strict",
 ) -> Path:
-    """Writes `lictor.toml` with one task, which every call runs under; returns its path."""
+    """Writes `lictor.toml` with one task, which every call runs under; returns its path.
+
+    Args:
+        folder: Where.
+        tools: What the task may call.
+        limits: Of the task.
+        policy: `strict` is the starter set; `allow-all` and `deny-all` are one line each.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     lines = [
-        f'guardrails = "{"" if allow_all else guardrails}"',
+        f'guardrails = "{"starter@1" if policy == "strict" else ""}"',
         f'process = {{ task = "{TASK}", agent = "{AGENT}", user = "{USER}" }}',
         f'[agents.{AGENT}]\nowner = "{USER}"',
         f"[users.{USER}]",
@@ -43,9 +52,10 @@ def home(
     catalog = folder / "catalog.toml"
     if not catalog.exists():
         catalog.write_text("", encoding="utf-8")
-    if allow_all:
+    if policy != "strict":
+        text = ALL if policy == "allow-all" else NONE
         (folder / "policies").mkdir(exist_ok=True)
-        (folder / "policies/all.cedar").write_text(ALL, encoding="utf-8")
+        (folder / "policies/all.cedar").write_text(text, encoding="utf-8")
     return path
 
 
@@ -93,3 +103,36 @@ def review(
                 raise
             left.append(str(tool.key))
     return left
+
+
+def entered(
+    learnt: Path,
+    folder: Path,
+    server: str,
+    policy: str,
+    alter: Callable[[Tool], Tool] = lambda tool: tool,
+) -> list[str]:
+    """Reviews everything that was met elsewhere, and grants it.
+
+    The reviewer of the strict policy has seen that the suite's tools only give an answer; with the
+    others what is proposed is accepted.
+
+    Returns:
+        Tools that nobody can review.
+    """
+    found = {**met(learnt), **methods(server)}
+    home(folder)
+    impact = (lambda _: READ) if policy == "strict" else None
+    left = review(folder, map(alter, found.values()), impact)
+    home(folder, found.keys() - set(left), policy=policy)
+    return left
+
+
+def changed(name: str) -> Callable[[Tool], Tool]:
+    """Makes the definition of one tool another one."""
+
+    def alter(tool: Tool) -> Tool:
+        other = replace(tool, description=f"{tool.description} (as it was)")
+        return other if tool.key.name == name else tool
+
+    return alter

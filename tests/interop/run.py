@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ import conformance
 import hostile
 import servers
 import suite
+from checks import exempted
 from parts import ROOT, Missing, Parts, skipping
 
 OUT = ROOT / "build/interop"
@@ -50,44 +51,31 @@ def _hostile(parts: Parts, folder: Path) -> Report:
 
 
 def _conformance(parts: Parts, folder: Path) -> Report:
-    good, found = True, {}
-    plain: conformance.Column | None = None
-    for column in conformance.Servers(parts, folder).columns():
-        plain = plain or column
-        differences = column.differences(plain)
-        totals = {leg: list(column.total(leg)) for leg in column.lines}
-        held = column.control is not False and not differences
-        if column is plain:
-            held = all(totals[leg] == [*conformance.BASELINE[leg]] for leg in totals)
-        good = good and held
-        found[column.name] = {
-            "totals": totals,
-            "control": column.control,
-            "not_reviewable": column.left,
-            "differences": differences,
-        }
-        print(f"  {column.name:<22} {_totals(totals)}  {_said(differences)}")
-    return good, found
+    return _columns(conformance.Servers(parts, folder).columns(), conformance.BASELINE, ())
 
 
 def _clients(parts: Parts, folder: Path) -> Report:
-    good, found = True, {}
+    return _columns(clients.Clients(parts, folder).columns(), clients.BASELINE, clients.KNOWN)
+
+
+def _columns(
+    columns: Iterable[conformance.Column],
+    baseline: Mapping[str, tuple[int, int]],
+    known: Iterable[str],
+) -> Report:
+    good, found = True, {"baseline": {leg: list(total) for leg, total in baseline.items()}}
     plain: conformance.Column | None = None
-    for column in clients.Clients(parts, folder).columns():
-        plain = plain or column
-        failing = clients.failing(column)
-        bad = sorted((failing ^ clients.failing(plain)) - clients.KNOWN) + clients.lost(
-            column, plain
-        )
-        totals = {leg: list(column.total(leg)) for leg in column.lines}
-        good = good and column.control is not False and not bad
-        found[column.name] = {
-            "totals": totals,
-            "control": column.control,
-            "not_reviewable": column.left,
-            "differences": bad,
-        }
-        print(f"  {column.name:<22} {_totals(totals)}  {_said(bad)}")
+    for column in columns:
+        if plain is None:
+            plain, bad = column, column.unlike(baseline)
+        else:
+            bad = exempted(column.differences(plain), known) + column.controls
+        totals = {leg: list(column.total(leg)) for leg in column.legs}
+        good = good and not bad
+        found[column.name] = {"totals": totals, "not_reviewable": column.left, "bad": bad}
+        print(f"  {column.name:<22} {_totals(totals)}  {_said(bad)}", flush=True)
+    if known:
+        found["exempted"] = list(known)
     return good, found
 
 
@@ -129,11 +117,11 @@ def main(names: list[str]) -> int:
         print(f"no such leg: {', '.join(sorted(unknown))}; there are {', '.join(LEGS)}")
         return 2
     parts, folder = Parts(OUT / "parts"), OUT / "run"
-    shutil.rmtree(folder, ignore_errors=True)
     report: dict[str, Any] = {}
     good, skipped = True, 0
     for name in names or [each for each in LEGS if each != "suite"]:
         print(name, flush=True)
+        shutil.rmtree(folder / name, ignore_errors=True)
         try:
             held, report[name] = LEGS[name](parts, folder / name)
             good = good and held
