@@ -12,6 +12,7 @@ import typer
 from lictor.ambient import within_reach
 from lictor.assemble import Project, project_of
 from lictor.catalog import read_seen
+from lictor.cli import gateway_check
 from lictor.cli.production import findings
 from lictor.cli.shared import DEFAULT, Place, ProjectFile, console, place, plain, plain_lines
 from lictor.errors import StoreError
@@ -45,6 +46,7 @@ def check(
     """
     here = place(project)
     found = project_of(here.toml, here.settings)
+    gateway_check.refuse_unknown(found)
     known = found.catalog.known_tools()
     console.print(
         f"{plain(here)}: profile {found.settings.profile}, mode {found.settings.mode}, "
@@ -107,6 +109,7 @@ def _problems(project: Project, production: bool) -> Iterator[str]:
         for key in sorted(template.tools or ()):
             if project.catalog.known(key) is None:
                 yield f"tasks.{name} names {key}, which is not reviewed"
+    yield from gateway_check.problems(project)
     yield from _store(project)
     secrets = () if production else within_reach()
     if secrets:
