@@ -9,12 +9,16 @@ from pathlib import Path
 
 import httpx
 import pytest
+from typer.testing import CliRunner
 
+from lictor.assemble import read
 from lictor.catalog import lock
+from lictor.cli import gateway
 from lictor.errors import ConfigError, Denied
 from lictor.model import ToolCall
 from lictor.testing import UnsafeAllowAll, gate_for, reviewed, tool_of
 from lictor_mcp import methods
+from lictor_mcp.gateway import http_run
 from lictor_mcp.gateway.http_run import run_http
 from lictor_mcp.gateway.http_serve import listener
 
@@ -29,6 +33,8 @@ tools = ["notes/look"]
 agent = "bot"
 task = "reading"
 bearer = ["alice.token"]
+hosts = ["gateway.example"]
+origins = ["https://app.example"]
 [mcp.servers.notes]
 url = "{url}"
 token = "notes.token"
@@ -40,6 +46,14 @@ from lictor_mcp.gateway.http_run import run_http
 say = lambda url: print(url, flush=True)
 sys.exit(run_http("127.0.0.1:0", project=Path(sys.argv[1]), ready=say))
 """
+NAMED = [
+    {"host": "gateway.example"},
+    {"host": "gateway.example:443"},
+    {"host": "x.gateway.example"},
+    {"origin": "https://app.example"},
+    {"origin": "http://app.example"},
+    {"origin": "https://app.example.evil"},
+]
 LOOK = {"name": "look", "description": "Reads.", "inputSchema": {"type": "object"}}
 
 
@@ -125,11 +139,16 @@ async def test_a_project_is_served_until_it_is_told_to_end(tmp_path: Path) -> No
         async with httpx.AsyncClient(headers=headers, trust_env=False) as http:
             read = await http.post(url, json=call("look"), headers={"mcp-name": "look"})
             other = await http.post(url, json=call("other"), headers={"mcp-name": "other"})
+            named = [
+                (await http.post(url, json=call("look"), headers={"mcp-name": "look", **each}))
+                for each in NAMED
+            ]
         process.send_signal(signal.SIGTERM)
         code = await process.wait()
 
     assert read.json()["result"]["content"][0]["text"] == "ours: True"
     assert other.json()["result"]["isError"]
+    assert [each.status_code for each in named] == [200, 421, 421, 200, 403, 403]
     assert code == 0
 
 
@@ -188,3 +207,63 @@ def test_a_tool_that_fetches_does_not_reach_the_gateway(tmp_path: Path) -> None:
 
     assert denied.value.decision.reason == "protected"
     assert other == "fetched"
+
+
+@pytest.mark.attack("X37")
+@pytest.mark.parametrize(
+    ("url", "reached"),
+    [
+        ("http://127.0.0.1:8700/mcp", True),
+        ("http://localhost:8700/mcp", True),
+        ("http://0x7f.1:8700/", True),
+        ("http://127.0.0.1:8701/", False),
+    ],
+)
+def test_tools_of_the_projects_other_programs_do_not_reach_it_either(
+    project: Path, url: str, reached: bool
+) -> None:
+    replaced(project.parent, "[mcp]\n", '[mcp]\nlisten = "127.0.0.1:8700"\n')
+    found = read(project).protected().reached({"url": url})
+
+    assert (found == "url") is reached
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'listen = "0.0.0.0:8700"',
+        'listen = "gateway.example:8700"',
+        'listen = "127.0.0.1:0"',
+        'hosts = ["*"]',
+        'hosts = ["*.example"]',
+        'hosts = ["Gateway.example"]',
+        'hosts = ["https://gateway.example"]',
+        'origins = ["null"]',
+        'origins = ["*"]',
+        'origins = ["https://app.example/"]',
+        'origins = ["app.example"]',
+    ],
+)
+def test_names_are_exact_and_it_listens_at_the_loopback_only(project: Path, line: str) -> None:
+    key = line.partition(" ")[0]
+    text = "\n".join(each for each in project.read_text().splitlines() if key not in each)
+    project.write_text(text.replace("[mcp]\n", f"[mcp]\n{line}\n"))
+
+    with pytest.raises(ConfigError, match=key):
+        read(project)
+
+
+def test_a_project_that_says_where_it_listens_is_served_there(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replaced(project.parent, "[mcp]\n", '[mcp]\nlisten = "127.0.0.1:8700"\n')
+    served: list[str] = []
+
+    def run(listen: str, **more: object) -> int:
+        served.append(listen)
+        return 0
+
+    monkeypatch.setattr(http_run, "run_http", run)
+    result = CliRunner().invoke(gateway.app, ["-p", str(project)])
+
+    assert (result.exit_code, served) == (0, ["127.0.0.1:8700"])

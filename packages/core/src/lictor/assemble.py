@@ -72,6 +72,13 @@ class Project:
         """The folder of store, key and notes."""
         return self.path.parent / self.settings.state
 
+    def protected(self) -> Protected:
+        """What no tool may reach: our files, and where our gateway listens."""
+        mcp = self.settings.mcp
+        listen = mcp.listen if mcp is not None else None
+        ports = () if listen is None else (int(listen.rpartition(":")[2]),)
+        return Protected.of(self.files(), ports, state=self.state)
+
     @property
     def store(self) -> Path:
         """The database."""
@@ -268,7 +275,7 @@ def rehearsal(project: Project, folder: Path) -> Gate:
         directory=LocalDirectory(project.settings),
         key=RecordKey(secrets.token_bytes(32), "rehearsal"),
         templates=project.templates,
-        protected=Protected.of(project.files(), state=project.state),
+        protected=project.protected(),
         tenant=project.settings.tenant,
     )
 
@@ -348,7 +355,7 @@ def gate_of(
             approvals=channel(store),
             reviewer=reviewer,
             templates=project.templates,
-            protected=Protected.of(project.files(), state=project.state),
+            protected=project.protected(),
             clock=clock,
             tenant=settings.tenant,
             mode=mode,

@@ -28,6 +28,11 @@ MAX_KNOWN: Final = 10_000
 Name = Annotated[str, StringConstraints(pattern=r"^[^\s/\x00-\x1f\x7f]{1,128}$")]
 ServerId = Annotated[str, StringConstraints(pattern=rf"^{SERVER_ID.pattern}$")]
 Variable = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,127}$")]
+_HOST: Final = r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:[1-9][0-9]{0,4})?"
+_LOCAL: Final = r"(127\.0\.0\.1|localhost|\[::1\]):[1-9][0-9]{0,4}"
+Listen = Annotated[str, StringConstraints(pattern=rf"^{_LOCAL}$")]
+Host = Annotated[str, StringConstraints(pattern=rf"^{_HOST}$")]
+Origin = Annotated[str, StringConstraints(pattern=rf"^https?://{_HOST}$")]
 
 
 class _Part(BaseModel):
@@ -103,6 +108,9 @@ class McpPart(_Part):
         trace: What becomes of a trace that a client names; on stdio it is continued if left out,
             over HTTP linked.
         bearer: Files (mode 0600) that name a caller over HTTP and hold his token.
+        listen: Where it listens over HTTP, at the loopback; no tool of the project reaches it.
+        hosts: What else may stand in `Host`: names of a proxy on this machine that speaks TLS.
+        origins: What else may stand in `Origin`: web pages that may call.
         servers: What the gateway stands before.
     """
 
@@ -113,6 +121,9 @@ class McpPart(_Part):
     separate: bool = False
     trace: Literal["continue", "link"] | None = None
     bearer: list[str] = []
+    listen: Listen | None = None
+    hosts: list[Host] = []
+    origins: list[Origin] = []
     servers: dict[ServerId, ServerPart] = {}
 
 

@@ -13,6 +13,8 @@ from typer.core import TyperGroup
 from lictor.cli import review
 from lictor.cli.shared import absolute, console, plain, plain_lines
 from lictor.errors import ConfigError
+from lictor.protect import refuse_unsafe
+from lictor.settings import load
 
 
 class _AfterDashes(TyperGroup):
@@ -63,6 +65,8 @@ def gateway(
     if ctx.invoked_subcommand is not None:
         return
     file = None if project is None else absolute(project)
+    if not listen and not ctx.obj and file is not None:
+        listen = _listens(file)
     if listen:
         raise typer.Exit(
             _http(
@@ -141,6 +145,12 @@ def _review(entry: Any, project: Path | None) -> None:
         review.review(confirm=False, server=[entry.id], project=folder)
     else:
         console.print(plain(f"{told}: lictor review -p {folder}" if waiting else told))
+
+
+def _listens(file: Path) -> str:
+    """Where a project says that its gateway listens; empty: nowhere."""
+    mcp = load(refuse_unsafe(file / "lictor.toml" if file.is_dir() else file)).mcp
+    return "" if mcp is None else mcp.listen or ""
 
 
 def _http(command: list[str], listen: str, project: Path | None, **more: Any) -> int:

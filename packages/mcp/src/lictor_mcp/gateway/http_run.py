@@ -87,6 +87,7 @@ def run_http(
         port = sock.getsockname()[1]
         gate.listens_at(port)
         hosts, origins = loopback(port)
+        hosts, origins = hosts.union(mcp.hosts), origins.union(mcp.origins)
         ready(f"http://{listen.rpartition(':')[0]}:{port}/mcp")
 
         def application() -> HttpGateway:
