@@ -22,7 +22,7 @@ from collections.abc import Awaitable, Callable, Generator
 from concurrent.futures import FIRST_COMPLETED, Future
 from concurrent.futures import wait as first_wait
 from dataclasses import dataclass
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 
 from lictor.errors import Withheld
 from lictor.model import Outcome
@@ -50,15 +50,13 @@ class Io:
             self.stop()
 
 
-@dataclass(frozen=True, slots=True)
-class Body:
+class Body(NamedTuple):
     """Run the tool with these arguments."""
 
     args: dict[str, object]
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
+class Ended(NamedTuple):
     """How an `Io` or a `Body` ended.
 
     Attributes:

@@ -68,8 +68,7 @@ class GrantFacts:
     expires: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class SessionFacts:
+class SessionFacts(NamedTuple):
     """What has entered the conversation so far, this call's reservation included.
 
     Attributes:

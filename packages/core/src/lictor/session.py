@@ -12,9 +12,8 @@ Rules enforced here:
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
 from decimal import Decimal
-from typing import Final
+from typing import Final, NamedTuple
 from weakref import WeakValueDictionary
 
 from lictor.model import UNITS
@@ -24,8 +23,7 @@ UNTRUSTED: Final = "untrusted"
 _NOTHING: Final = Decimal(0)
 
 
-@dataclass(frozen=True, slots=True)
-class Reservation:
+class Reservation(NamedTuple):
     """One call in flight.
 
     Attributes:

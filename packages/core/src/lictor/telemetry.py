@@ -230,7 +230,10 @@ class Telemetry:
     def _tracing(self) -> bool:
         """Whether a span is wanted: somebody has set up tracing and nobody suppresses it here."""
         if not self._traced:
-            if isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
+            # Without one, asking for it reads the environment, on every call.
+            if getattr(trace, "_TRACER_PROVIDER", trace) is None or isinstance(
+                trace.get_tracer_provider(), trace.ProxyTracerProvider
+            ):
                 return False
             self._traced = True
         return not (
