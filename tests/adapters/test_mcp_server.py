@@ -382,6 +382,28 @@ async def test_a_call_from_the_body_of_a_tool_is_decided(
     assert made.ran == ["put a", "put b"]
 
 
+@pytest.mark.attack("X34")
+@pytest.mark.parametrize("era", ERAS)
+async def test_what_one_server_lets_through_another_one_in_its_process_decides_anew(
+    world: Callable[..., World], tmp_path: Path, era: str
+) -> None:
+    (tmp_path / "inner").mkdir()
+    made, inner = world(), World(tmp_path / "inner", whole=True)
+    made.server = MCPServer(NOTES, middleware=[made.middleware])
+
+    @made.server.tool()
+    async def look(name: str) -> str:
+        """Reads a note."""
+        return str((await inner.server.call_tool("look", {"name": name})).is_error)
+
+    with inner.gate, made.task():
+        async with made.client(era) as client:
+            told = await client.call_tool("look", {"name": "a"})
+
+    assert (told.is_error, told.content[0].text) == (False, "True")  # type: ignore[union-attr]
+    assert inner.ran == []
+
+
 @pytest.mark.attack("X30")
 async def test_a_call_that_other_middleware_rewrites_is_decided_as_it_runs(
     world: Callable[..., World],

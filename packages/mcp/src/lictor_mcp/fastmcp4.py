@@ -75,7 +75,7 @@ class _Inside(Middleware):
         return await self._decide("resources/read", params, context, call_next)
 
     async def _decide(self, method: str, params: Wire, context: Any, call_next: Next) -> Any:
-        if passed(method, params):
+        if passed(self._gated, method, params):
             return await call_next(context)
         came: list[Any] = []
 

@@ -39,8 +39,8 @@ Context: TypeAlias = ServerRequestContext[Any, Any]
 LOCAL: Final = "local"
 
 _lister: ContextVar[Lister] = ContextVar("lictor_mcp_lister")
-_decided: ContextVar[list[str]] = ContextVar("lictor_mcp_decided")
-"""What the guard has let through and the server has not met yet: at most one, and met once."""
+_decided: ContextVar[list[tuple[object, str]]] = ContextVar("lictor_mcp_decided")
+"""What a guard has let through and its server has not met yet: at most one, and met once."""
 
 
 class GateMiddleware:
@@ -97,7 +97,7 @@ class GateMiddleware:
         params = ctx.params or {}
 
         async def forward() -> Wire:
-            with _Set(_decided, [_written(ctx.method, params)]):
+            with _Set(_decided, [(self, _written(ctx.method, params))]):
                 came.append(await call_next(ctx))
             return _wire(came[0])
 
@@ -197,10 +197,15 @@ def listing(lister: Lister) -> AbstractContextManager[None]:
     return _Set(_lister, lister)
 
 
-def passed(method: str, params: Wire) -> bool:
-    """Whether the guard has let through exactly this, and it is met for the first time."""
+def passed(guard: GateMiddleware, method: str, params: Wire) -> bool:
+    """Whether this guard has let through exactly this, and it is met for the first time.
+
+    What the guard of another server has let through, in whose tool we are, counts for nothing.
+    """
     let_through = _decided.get([])
-    return bool(let_through) and let_through.pop() == _written(method, params)
+    if not let_through or let_through[0][0] is not guard:
+        return False
+    return let_through.pop()[1] == _written(method, params)
 
 
 def _error(no: Refused) -> MCPError:
@@ -277,7 +282,7 @@ class GatedServer(MCPServer[Any]):
         self, method: str, params: Wire, run: Callable[[], Awaitable[Any]]
     ) -> tuple[Any, Wire | None]:
         """What was run gave this; and its result for whoever asked, where that is another one."""
-        if passed(method, params):
+        if passed(self.gated, method, params):
             return await run(), None
         came: list[Any] = []
         sent: list[Wire] = []
