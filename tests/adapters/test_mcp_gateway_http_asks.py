@@ -16,6 +16,7 @@ import pytest_asyncio
 from lictor.testing import gate_for, reviewed
 from lictor_mcp import methods as m
 from lictor_mcp.callers import Caller
+from lictor_mcp.gateway import http_sessions as sessions
 from lictor_mcp.gateway.asking import CAPABILITIES, KEY, Asking
 from lictor_mcp.gateway.http import HttpGateway, Served
 from lictor_mcp.gateway.http_upstream import Upstream
@@ -41,7 +42,7 @@ class World:
     def __init__(self, folder: Path) -> None:
         self.ran: list[str] = []
         self.heard: list[dict[str, Any]] = []
-        self.streams = False
+        self.streams, self.now, self.given, self.left = False, 0.0, 0, 0
         self.gate = gate_for(
             folder,
             [reviewed(m.tool_of("notes", URL, PUT), "write")],
@@ -60,15 +61,18 @@ class World:
             template="putting",
             hosts={"gateway"},
             asks=True,
+            clock=lambda: self.now,
         )
 
     async def server(self, scope: Any, receive: Any, send: Any) -> None:
         body = (await receive()).get("body", b"") if scope["method"] == "POST" else b""
         message = json.loads(body) if body else {}
+        self.left += scope["method"] == "DELETE"
         headers = [(b"content-type", b"application/json")]
         result: dict[str, Any] = {"tools": [PUT]}
         if message.get("method") == "initialize":
-            headers.append((b"mcp-session-id", f"s{len(self.heard)}".encode()))
+            self.given += 1
+            headers.append((b"mcp-session-id", f"s{self.given}".encode()))
             result = {"protocolVersion": "2025-11-25", "capabilities": {}, "serverInfo": {}}
         if message.get("method") == "tools/call":
             self.ran.append(message["params"]["arguments"]["to"])
@@ -119,6 +123,7 @@ class World:
             while True:
                 part = await sent.get()
                 if part["type"] == "http.response.start":
+                    self.status = part["status"]
                     self.session = dict(part["headers"]).get(b"mcp-session-id", b"").decode()
                     continue
                 for line in part.get("body", b"").splitlines():
@@ -252,3 +257,64 @@ async def test_a_session_whose_client_shows_no_forms_is_denied(world: World) -> 
 
     assert done["result"]["isError"] is True
     assert world.ran == []
+
+
+# -- sessions -------------------------------------------------------------------------------------
+
+
+async def there(world: World, session: str, who: str = "alice") -> bool:
+    ping = {"jsonrpc": "2.0", "method": "notifications/initialized"}
+    await world.post(ping, who, mcp_session_id=session)
+    return world.status != 404
+
+
+@pytest.mark.asyncio
+async def test_a_session_that_nobody_uses_is_over_here_and_at_the_server(world: World) -> None:
+    used, idle = await world.open(), await world.open()
+    world.now = sessions.IDLE_SECONDS - 1
+    assert await there(world, used)
+    world.now = sessions.IDLE_SECONDS
+
+    assert [await there(world, each) for each in (used, idle)] == [True, False]
+    await asyncio.gather(*world.gateway._ending)
+    assert world.left == 1
+
+
+@pytest.mark.asyncio
+async def test_a_session_with_a_question_open_is_in_use(world: World) -> None:
+    session = await world.open(elicitation={})
+    async with world.posting(world.call(), mcp_session_id=session) as came:
+        question = await anext(came)
+        world.now = 2 * sessions.IDLE_SECONDS
+        reply = {"jsonrpc": "2.0", "id": question["id"], "result": YES}
+        await world.post(reply, mcp_session_id=session)
+        assert (await anext(came))["result"]["content"][0]["text"] == "done"
+
+
+@pytest.mark.asyncio
+async def test_who_opens_too_many_loses_his_own_oldest_and_nobody_elses(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sessions, "MAX_OF_CALLER", 2)
+    hers = await world.open("bob")
+    mine = [await world.open() for _ in range(3)]
+
+    assert [await there(world, each) for each in mine] == [False, True, True]
+    assert await there(world, hers, "bob")
+
+
+@pytest.mark.asyncio
+async def test_who_has_too_many_in_use_gets_none_and_keeps_them(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sessions, "MAX_SESSIONS", 1)
+    session = await world.open(elicitation={})
+    async with world.posting(world.call(), mcp_session_id=session) as came:
+        question = await anext(came)
+        await world.open("bob")
+        refused = world.status
+        no = {"jsonrpc": "2.0", "id": question["id"], "result": {"action": "decline"}}
+        await world.post(no, mcp_session_id=session)
+        done = await anext(came)
+
+    assert (refused, done["result"]["isError"]) == (503, True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -18,6 +19,7 @@ from lictor.testing import UnsafeAllowAll, reviewed
 from lictor_langchain.testing import Scene
 from lictor_mcp import methods
 from lictor_mcp.callers import Caller
+from lictor_mcp.gateway import http_incoming
 from lictor_mcp.gateway.http import HttpGateway, Served, loopback
 from lictor_mcp.gateway.http_serve import listener, server
 from lictor_mcp.gateway.http_upstream import Event, Upstream
@@ -205,6 +207,13 @@ def look(id: Any = 1, *, modern: bool = True, **given: Any) -> dict[str, Any]:
     if modern:
         params["_meta"] = META
     return {"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": params}
+
+
+def mark(text: str) -> str:
+    """The first id of an event in a stream."""
+    found = re.search("^id: (.+)$", text, re.MULTILINE)
+    assert found is not None
+    return found[1]
 
 
 def messages(answer: httpx.Response) -> list[dict[str, Any]]:
@@ -426,11 +435,12 @@ async def test_a_client_goes_on_from_its_last_event(world: Callable[..., World])
         }
         first = await http.post(made.url, json=look(modern=False), headers=session)
         assert made.outcomes() == []
-        rest = await http.get(made.url, headers={**session, "last-event-id": "e1"})
+        rest = await http.get(made.url, headers={**session, "last-event-id": mark(first.text)})
+        resumed_from = made.server.asked[-1]["last-event-id"]
 
-    assert first.text == "id: e1\nretry: 10\ndata: \n\n"
-    assert made.server.asked[-1]["last-event-id"] == "e1"
-    assert rest.text.startswith("id: e2\ndata: {")
+    assert re.fullmatch(r"id: [0-9a-f]{32}\.e1\nretry: 10\ndata: \n\n", first.text)
+    assert resumed_from == "e1"
+    assert mark(rest.text).endswith(".e2")
     assert [each["result"] for each in messages(rest)] == [RESULT]
     assert made.outcomes() == ["done"]
 
@@ -461,11 +471,12 @@ async def test_an_answer_that_the_client_missed_is_there_when_it_goes_on(
         }
         body = look(modern=False)
         async with http.stream("POST", made.url, json=body, headers=session) as first:
-            async for _ in first.aiter_bytes():
+            async for part in first.aiter_bytes():
+                last = {"last-event-id": mark(part.decode())}
                 break
         left.set()
-        rest = await http.get(made.url, headers={**session, "last-event-id": "e1"})
-        again = await http.get(made.url, headers={**session, "last-event-id": "e1"})
+        rest = await http.get(made.url, headers={**session, **last})
+        again = await http.get(made.url, headers={**session, **last})
 
     assert [each["result"] for each in messages(rest)] == [RESULT]
     assert messages(again) == []
@@ -530,3 +541,73 @@ async def test_a_grant_does_not_reach_a_server_that_is_none_of_ours(
 
     assert made.server.calls[0]["params"]["_meta"] == META
     assert json.loads(made.server.heard[0])["params"]["_meta"] == META
+
+
+@pytest.mark.attack("X33")
+async def test_an_event_of_another_session_replays_nothing(world: Callable[..., World]) -> None:
+    made = world()
+
+    async def how(message: Any, out: Out) -> None:
+        await out.begin()
+        await out.event(id="e1")
+        await out.end()
+
+    async def resumed(out: Out) -> None:
+        await out.begin()
+        await out.event(b'{"jsonrpc":"2.0","method":"notifications/tools/list_changed"}', "e2")
+        await out.end()
+
+    made.server.how, made.server.resumed = how, resumed
+    hello = {"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": {}}
+    async with made.running() as http:
+        marks, sessions = [], []
+        for made.server.session in ("s1", "s2"):
+            opened = await http.post(made.url, json=hello)
+            sessions.append({"mcp-session-id": opened.headers["mcp-session-id"]})
+            said = await http.post(made.url, json=look(modern=False), headers=sessions[-1])
+            marks.append(mark(said.text))
+        asked = len(made.server.asked)
+        others = [
+            await http.get(made.url, headers={**sessions[1], "last-event-id": each})
+            for each in (marks[0], "e1", f"{'0' * 32}.e1", marks[1] + "1", "")
+        ]
+        heard = len(made.server.asked) - asked
+        hers = await http.get(made.url, headers={**sessions[1], "last-event-id": marks[1]})
+
+    assert [each.status_code for each in others] == [400] * 5
+    assert heard == 0
+    assert "list_changed" in hers.text
+
+
+@pytest.mark.attack("X31")
+async def test_a_server_that_asks_without_end_is_told_that_it_is_too_much(
+    world: Callable[..., World], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_incoming, "MAX_BACKS", 3)
+    elicitation = reviewed(methods.method_tool(NOTES, "elicitation/create"))
+    made, full = world(elicitation), asyncio.Event()
+    made.server.session = "s1"
+
+    async def how(message: Any, out: Out) -> None:
+        await out.begin()
+        for n in range(5):
+            asked = {"jsonrpc": "2.0", "id": n + 100, "method": "elicitation/create"}
+            await out.event(json.dumps({**asked, "params": {"message": "?"}}).encode())
+        async with asyncio.timeout(20):
+            while len(made.server.heard) < 2:
+                await asyncio.sleep(0.01)
+        full.set()
+        await out.event(answer(1))
+        await out.end()
+
+    made.server.how = how
+    hello = {"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": {}}
+    async with made.running() as http:
+        opened = await http.post(made.url, json=hello)
+        session = {"mcp-session-id": opened.headers["mcp-session-id"]}
+        await http.post(made.url, json=look(modern=False), headers=session)
+
+    assert full.is_set()
+    assert [json.loads(each)["error"]["message"] for each in made.server.heard[:2]] == [
+        "too many requests are under way"
+    ] * 2

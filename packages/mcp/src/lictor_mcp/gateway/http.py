@@ -5,14 +5,14 @@ Rules enforced here:
 1. Nobody calls without a token that names him; each has a task of his own.
 2. A session belongs to who opened it: to anybody else it is not there.
 3. Header and body say the same, or the request goes no further.
-4. A body has a bound, in size and in time; so has the number of sessions.
+4. A body has a bound, in size and in time.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections import OrderedDict
+import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any, Final, TypeAlias
 
@@ -25,9 +25,10 @@ from lictor_mcp.gateway import http_checks as checks
 from lictor_mcp.gateway.http_checks import MISMATCH, Bad, Headers
 from lictor_mcp.gateway.http_exchange import Exchange, Stream
 from lictor_mcp.gateway.http_session import Served, Session
+from lictor_mcp.gateway.http_sessions import Sessions
 from lictor_mcp.gateway.http_upstream import EVENTS, JSON, SESSION
 from lictor_mcp.guard import Failed, Refused
-from lictor_mcp.relay import Unanswered
+from lictor_mcp.waiting import Unanswered
 from lictor_mcp.wire import (
     INTERNAL_ERROR,
     INVALID_PARAMS,
@@ -47,7 +48,6 @@ Who: TypeAlias = Callable[[bytes | None], Caller | None]
 
 PATH: Final = "/mcp"
 BODY_SECONDS: Final = 30.0
-MAX_SESSIONS: Final = 4096
 _STATUS: Final = {
     MISMATCH: 400,
     INVALID_PARAMS: 400,
@@ -70,6 +70,7 @@ class HttpGateway:
         hosts: Values of the header `Host` that mean us, in lower case, with the port.
         origins: Origins of web pages that may call.
         asks: The gate's channel is `Asking`: who calls may be asked.
+        clock: Seconds that only grow.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class HttpGateway:
         hosts: Iterable[str],
         origins: Iterable[str] = (),
         asks: bool = False,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._gate, self._who, self._asks = gate, who, asks
         self._servers = {f"{PATH}/{each.name}": each for each in servers}
@@ -90,8 +92,7 @@ class HttpGateway:
             self._servers[PATH] = next(iter(self._servers.values()))
         self._hosts, self._origins = frozenset(hosts), frozenset(origins)
         self._callers = Callers(gate, agent, template)
-        self._without: dict[tuple[str, Caller, bool], Session] = {}
-        self._sessions: OrderedDict[tuple[str, str], Session] = OrderedDict()
+        self._sessions = Sessions(self._over, clock)
         self._ending: set[asyncio.Task[None]] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -187,7 +188,7 @@ class HttpGateway:
         finally:
             gone.cancel()
         if message.method == "initialize":
-            self._opened(session)
+            self._open(session)
         given = (
             {SESSION: session.own.id} if message.method == "initialize" and session.own.id else {}
         )
@@ -228,33 +229,21 @@ class HttpGateway:
         """
         id = headers.get(SESSION)
         if id is not None and not stateless:
-            found = self._sessions.get((served.name, id))
-            if found is None or found.caller != caller:
-                raise Bad(404, "there is no such session")
-            self._sessions.move_to_end((served.name, id))
-            return found
+            return self._sessions.of(served.name, caller, id)
         if message is not None and message.method == "initialize":
             return self._new(served, caller, stateless=False)
-        key = served.name, caller, stateless
-        if key not in self._without:
-            self._without[key] = self._new(served, caller, stateless=stateless)
-        return self._without[key]
+        return self._sessions.without(
+            served.name, caller, stateless, lambda: self._new(served, caller, stateless=stateless)
+        )
 
     def _new(self, served: Served, caller: Caller, *, stateless: bool) -> Session:
         return Session(
             self._gate, served, caller, self._callers, stateless=stateless, asks=self._asks
         )
 
-    def _opened(self, session: Session) -> None:
-        if session.own.id is None:
-            return
-        key = session.served.name, session.own.id
-        known = self._sessions.setdefault(key, session)
-        if known is not session:
-            session.own.id = None
-            raise Bad(502, "the server gave two callers one session")
-        while len(self._sessions) > MAX_SESSIONS:
-            self._over(self._sessions.popitem(last=False)[1])
+    def _open(self, session: Session) -> None:
+        if session.own.id is not None:
+            self._sessions.opened(session)
 
     def _over(self, session: Session) -> None:
         task = asyncio.create_task(session.end())
@@ -270,17 +259,14 @@ class HttpGateway:
     async def _leave(self, session: Session, headers: Headers) -> Response:
         answered = await session.served.upstream.leave(checks.forwarded(headers))
         await answered.close()
-        if session.own.id is not None:
-            self._sessions.pop((session.served.name, session.own.id), None)
-            self._over(session)
+        session.own.id = None  # the server has ended it
+        self._sessions.drop(session)
         return Response(status_code=answered.status)
 
     async def close(self) -> None:
         """Ends all sessions, tasks and connections."""
-        for session in (*self._sessions.values(), *self._without.values()):
-            self._over(session)
-        self._sessions.clear()
-        self._without.clear()
+        for session in self._sessions:
+            self._sessions.drop(session)
         await asyncio.gather(*self._ending, return_exceptions=True)
         self._callers.end()
         for served in {id(each): each for each in self._servers.values()}.values():

@@ -11,13 +11,15 @@ Rules enforced here:
 from __future__ import annotations
 
 import asyncio
+import hmac
+import secrets
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from lictor_mcp.gateway.http_upstream import Event
-from lictor_mcp.relay import Unanswered
+from lictor_mcp.waiting import Unanswered
 from lictor_mcp.wire import Id, Message
 
 Key: TypeAlias = tuple[str, Id | None]
@@ -143,6 +145,25 @@ class Way:
     def turn(self, way: Way) -> None:
         """Goes on under another request."""
         self.exchange = way.exchange
+
+
+class Marks:
+    """Ids of events as the client gets them: sealed, so that no other session's are taken."""
+
+    def __init__(self) -> None:
+        self._key = secrets.token_bytes(32)
+
+    def put(self, id: str) -> str:
+        """The id that the client gets."""
+        return f"{self._seal(id)}.{id}"
+
+    def take(self, mark: str) -> str | None:
+        """The server's id; `None` if this session never had it."""
+        seal, _, id = mark.partition(".")
+        return id if hmac.compare_digest(seal, self._seal(id)) else None
+
+    def _seal(self, id: str) -> str:
+        return hmac.digest(self._key, id.encode(), "sha256").hex()[:32]
 
 
 class Kept:

@@ -5,7 +5,9 @@ Rules enforced here:
 1. An answer goes over the stream of its request, or over the one that the client resumed it with;
    one that nobody waits for is dropped.
 2. What a server asks of its client is decided before the client hears of it.
-3. A stream that ends without the answer leaves its request open only if the client can resume it.
+3. Where a client goes on is a place in its own session: an id of another one replays nothing.
+4. So many requests of a server are under way at once; what it floods us with waits at its side.
+5. A stream that ends without the answer leaves its request open only if the client can resume it.
 """
 
 from __future__ import annotations
@@ -17,11 +19,11 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Final
 
-from lictor_mcp.gateway.http_exchange import Exchange, Kept, Key, Stream
+from lictor_mcp.gateway.http_exchange import Exchange, Kept, Key, Marks, Stream
 from lictor_mcp.gateway.http_own import Own
 from lictor_mcp.gateway.http_upstream import Answered, Event
 from lictor_mcp.guard import Failed, Guard, Refused, Wire
-from lictor_mcp.relay import (
+from lictor_mcp.waiting import (
     GONE,
     UNREADABLE,
     Unanswered,
@@ -30,8 +32,9 @@ from lictor_mcp.relay import (
     failure,
     result_of,
 )
-from lictor_mcp.wire import INTERNAL_ERROR, Malformed, Message, error, parse, write
+from lictor_mcp.wire import INTERNAL_ERROR, INVALID_REQUEST, Malformed, Message, error, parse, write
 
+MAX_BACKS: Final = 64
 _log: Final = logging.getLogger("lictor.mcp")
 
 
@@ -47,6 +50,7 @@ class Incoming:
 
     Attributes:
         kept: Answers that the client has missed.
+        marks: Where in its streams it may go on.
     """
 
     def __init__(
@@ -61,7 +65,8 @@ class Incoming:
         self._guard, self._own, self._home = guard, own, home
         self._spawn, self._seconds = spawn, seconds
         self._by_client = Waiting()
-        self.kept = Kept()
+        self.kept, self.marks = Kept(), Marks()
+        self._backs: set[asyncio.Task[None]] = set()
 
     def client_answered(self, message: Message) -> bool:
         """Takes an answer of the client; `False` if the server has not asked for it."""
@@ -85,7 +90,8 @@ class Incoming:
         resumable = False
         try:
             async for event in answered.events():
-                resumable = resumable or event.id is not None
+                if event.id is not None:
+                    resumable, event = True, replace(event, id=self.marks.put(event.id))
                 await self._event(event, out, table)
         finally:
             await answered.close()
@@ -113,8 +119,13 @@ class Incoming:
             await self._answered(event, message, out, table)
         elif message.kind == "notification":
             await self._noted(event, message, out)
+        elif len(self._backs) >= MAX_BACKS:
+            text = "too many requests are under way"
+            await self._own.tell(write(error(message.id, INVALID_REQUEST, text)))
         else:
-            self._spawn(self._back(event, message, out))
+            back = self._spawn(self._back(event, message, out))
+            self._backs.add(back)
+            back.add_done_callback(self._backs.discard)
 
     async def _noted(self, event: Event, message: Message, out: Stream) -> None:
         """Takes a notification of the server."""

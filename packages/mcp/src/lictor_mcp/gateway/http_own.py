@@ -8,6 +8,7 @@ Rules enforced here:
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import secrets
 from collections.abc import Callable, Mapping
@@ -19,9 +20,10 @@ from lictor_mcp import methods as m
 from lictor_mcp.gateway.http_checks import STATELESS
 from lictor_mcp.gateway.http_upstream import METHOD, SESSION, VERSION, Answered, Upstream
 from lictor_mcp.guard import Failed, Wire
-from lictor_mcp.relay import GONE, UNREADABLE, Unanswered, result_of
+from lictor_mcp.waiting import GONE, UNREADABLE, Unanswered, result_of
 from lictor_mcp.wire import INTERNAL_ERROR, Malformed, Message, parse, write
 
+LEAVE_SECONDS: Final = 2.0
 _META: Final[Wire] = {
     m.VERSION: STATELESS,
     "io.modelcontextprotocol/clientInfo": {
@@ -86,8 +88,9 @@ class Own:
     async def leave(self) -> None:
         """Ends the session at the server, if there is one."""
         if self.id is not None:
-            with contextlib.suppress(Failed, Unanswered):
-                await (await self._upstream.leave(self._headers())).close()
+            with contextlib.suppress(Failed, Unanswered, TimeoutError):
+                async with asyncio.timeout(LEAVE_SECONDS):
+                    await (await self._upstream.leave(self._headers())).close()
 
     async def _first(self, answered: Answered, asked: Message) -> Message:
         """Our answer out of a stream that nobody else reads."""

@@ -24,15 +24,16 @@ from lictor_mcp import methods as m
 from lictor_mcp import tracing
 from lictor_mcp.callers import Caller, Callers
 from lictor_mcp.gateway.asking import Asked
-from lictor_mcp.gateway.http_checks import MISMATCH, repeated
+from lictor_mcp.gateway.http_checks import MISMATCH, Bad, repeated
 from lictor_mcp.gateway.http_exchange import Exchange, Key, Stream, Way
 from lictor_mcp.gateway.http_incoming import Incoming
 from lictor_mcp.gateway.http_own import Own, read
-from lictor_mcp.gateway.http_upstream import PARAM, Upstream
+from lictor_mcp.gateway.http_upstream import LAST, PARAM, Upstream
 from lictor_mcp.gateway.pending import GatewayGuard
 from lictor_mcp.guard import Failed, Refused, Wire
-from lictor_mcp.relay import SECONDS, SLOW, Unanswered, answered, is_id, result_of
+from lictor_mcp.relay import SECONDS, SLOW
 from lictor_mcp.tracing import Trace
+from lictor_mcp.waiting import Unanswered, answered, is_id, result_of
 from lictor_mcp.wire import (
     DENIED,
     INVALID_REQUEST,
@@ -315,7 +316,16 @@ class Session:
         return ours or self._incoming.client_answered(message)
 
     async def listen(self, headers: Mapping[str, str]) -> tuple[int, Stream | None]:
-        """Opens the stream of what the server says by itself, or goes on with a broken one."""
+        """Opens the stream of what the server says by itself, or goes on with a broken one.
+
+        Raises:
+            Bad: It would go on from an event that this session never had.
+        """
+        if LAST in headers:
+            known = self._incoming.marks.take(headers[LAST])
+            if known is None:
+                raise Bad(400, "there is no such event in this session")
+            headers = {**headers, LAST: known}
         said = await self.served.upstream.listen(headers)
         if not said.streams:
             await said.close()
@@ -324,10 +334,16 @@ class Session:
         out.reader = self._spawn(self._incoming.read(said, out, self._pending))
         return 200, out
 
+    @property
+    def busy(self) -> bool:
+        """Whether anything is under way: a request, a stream, a question."""
+        return bool(self._running) or (self._asked is not None and self._asked.open > 0)
+
     async def end(self) -> None:
         """Ends everything under way."""
         if self._asked is not None:
             await self._asked.end()
+        await self.own.leave()
         running = tuple(self._running)
         for task in running:
             task.cancel()
