@@ -10,11 +10,15 @@ Rules enforced here:
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from llama_index.core.tools import ToolOutput
 
 from lictor import Decision, Denied, Pending
+
+
+_REMOTE: Final = ("is_error", "isError")
+"""How the answer of an MCP server says that its tool has failed."""
 
 
 class ToolDenied(Denied):
@@ -58,5 +62,7 @@ def decision_of(output: ToolOutput) -> Decision | None:
 def says_failed(result: Any) -> bool:
     """Whether a result is an error: marked as one, or an exception that was returned."""
     if isinstance(result, ToolOutput):
-        return result.is_error or isinstance(result.raw_output, BaseException)
-    return isinstance(result, BaseException)
+        return result.is_error or says_failed(result.raw_output)
+    if isinstance(result, BaseException):
+        return True
+    return any(getattr(result, name, False) is True for name in _REMOTE)

@@ -184,8 +184,8 @@ def shape_of(tool: BaseTool, server: str, *, executes: bool = False) -> Shape:
         description=tool.metadata.description,
         input_schema=schema,
         origin=origin(tool) if server == LOCAL else "",
-        # What a remote tool acts on is what is sent to it, and that is its arguments.
-        injected=tuple(filter(None, (*fixed, context))) if server == LOCAL else (),
+        # A remote tool gets no context; what the program has fixed is sent to it, unseen by the model.
+        injected=tuple(filter(None, (*fixed, context if server == LOCAL else ""))),
     )
     fields = {} if model is None else {f.alias or n: n for n, f in model.model_fields.items()}
     return Shape(definition, names, fixed, context, model, fields, executes)
