@@ -14,9 +14,10 @@ import pytest_asyncio
 from lictor.model import Pep
 from lictor.testing import gate_for, reviewed
 from lictor_mcp import methods as m
-from lictor_mcp import relay as module
+from lictor_mcp import waiting as module
 from lictor_mcp.guard import Guard
-from lictor_mcp.relay import MAX_UNDER_WAY, Relay
+from lictor_mcp.relay import Relay
+from lictor_mcp.waiting import MAX_UNDER_WAY
 
 WAIT = 20.0
 TOOL = {"name": "look", "inputSchema": {"type": "object"}}

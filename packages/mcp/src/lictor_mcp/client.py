@@ -29,7 +29,8 @@ from mcp.shared.message import SessionMessage
 from lictor.gate import Gate
 from lictor.model import Pep
 from lictor_mcp.guard import Failed, Guard, Refused, Wire
-from lictor_mcp.relay import PROTOCOL, Unanswered
+from lictor_mcp.methods import PROTOCOL
+from lictor_mcp.waiting import Unanswered
 from lictor_mcp.wire import INTERNAL_ERROR, answer, error
 
 Key: TypeAlias = tuple[str, Any]

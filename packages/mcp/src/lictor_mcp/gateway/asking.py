@@ -29,7 +29,8 @@ from lictor.canonical import digest
 from lictor.ports import Ask, Reply
 from lictor_mcp import methods as m
 from lictor_mcp.guard import Failed, Refused
-from lictor_mcp.relay import PROTOCOL, Send, Unanswered, Waiting, answered
+from lictor_mcp.methods import PROTOCOL
+from lictor_mcp.waiting import Send, Unanswered, Waiting, answered
 from lictor_mcp.wire import INVALID_PARAMS, Message, answer, error, parse, write
 
 Work: TypeAlias = Callable[[Message, list[Message]], Awaitable[Mapping[str, Any]]]

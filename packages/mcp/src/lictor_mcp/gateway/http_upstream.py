@@ -21,7 +21,7 @@ from typing import Final
 import httpx
 
 from lictor_mcp.guard import Failed
-from lictor_mcp.relay import GONE, Unanswered
+from lictor_mcp.waiting import GONE, Unanswered
 from lictor_mcp.wire import INTERNAL_ERROR, MAX_BYTES
 
 SESSION: Final = "mcp-session-id"

@@ -15,7 +15,7 @@ from lictor_mcp.gateway.identity import identity as identity_of
 from lictor_mcp.gateway.opening import open_gate
 from lictor_mcp.gateway.upstream import Server, Upstream
 from lictor_mcp.guard import Failed, Refused
-from lictor_mcp.relay import Unanswered
+from lictor_mcp.waiting import Unanswered
 from lictor_mcp.wire import parse, write
 
 SECONDS: Final = 60.0

@@ -24,7 +24,8 @@ from lictor_mcp import carried
 from lictor_mcp import methods as m
 from lictor_mcp.guard import MAX_TASKS, Failed, Guard, Refused
 from lictor_mcp.offers import MAX_PAGES, Wire, items
-from lictor_mcp.relay import Asking, Relay, Send, Unanswered, UnderWay, answered
+from lictor_mcp.relay import Asking, Relay
+from lictor_mcp.waiting import Send, Unanswered, UnderWay, answered
 from lictor_mcp.wire import (
     INTERNAL_ERROR,
     INVALID_PARAMS,
