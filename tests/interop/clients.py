@@ -26,7 +26,7 @@ _NULL = "G http-custom-headers: {} sep-2243-client-omit-null {}"
 KNOWN = (_NULL.format("lost", "success"), _NULL.format("new", "failure"))
 """The suite has its client send null for an argument that its tool's schema calls a boolean.
 
-The gate denies that, as servers of either SDK would; and a relay that made it absent would coerce.
+The gate denies that, as a server of the SDK does too; a relay that made it absent would coerce.
 """
 MUST_BREAK = {
     "F": ("tools_call", "elicitation-sep1034-client-defaults", "auth/scope-step-up"),
