@@ -21,56 +21,27 @@ Sans I/O: who holds the connection passes in how to forward, and how to list.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn, TypeAlias, TypeVar
 
-from lictor.canonical import Json
-from lictor.errors import REFUSALS, Denied, Withheld
+from lictor.errors import Denied, Withheld
 from lictor.gate import Gate
-from lictor.model import Decision, Pep, Tool, ToolCall, Verdict
+from lictor.model import Pep, Tool, ToolCall, Verdict
 from lictor_mcp import authority, carried, notes
 from lictor_mcp import methods as m
+from lictor_mcp.begun import Begun
 from lictor_mcp.offers import Lister, Offers, Wire, items
-from lictor_mcp.wire import DENIED, INVALID_PARAMS, METHOD_NOT_FOUND, Message
+from lictor_mcp.refusals import Failed, Refused, denial, refused
+from lictor_mcp.wire import INVALID_PARAMS, METHOD_NOT_FOUND, Message
 
 T = TypeVar("T")
 Forward: TypeAlias = Callable[[], Awaitable[Wire]]
 """Sends the request on as it is, and gives its result; an error answer is raised as `Failed`."""
 
-MAX_TASKS: Final = 10_000
 ABOUT_TASK: Final = frozenset({"taskId"})
 LOOSE: Final = "a number is not in its canonical spelling, or names differ in case alone"
-MARK: Final = "lictor"
-"""Member of a refused result, and of `_meta` in it, that says which refusal it is."""
-
-
-class Failed(Exception):
-    """The other side answered with an error.
-
-    Attributes:
-        error: The error of its answer, as it came.
-    """
-
-    def __init__(self, error: Wire) -> None:
-        self.error = error
-        super().__init__("the server answered with an error")
-
-
-class Refused(Exception):
-    """The request is answered with this error and goes no further.
-
-    Attributes:
-        code: JSON-RPC code.
-        text: For the model.
-        data: Our reason code and the decision's id.
-    """
-
-    def __init__(self, code: int, text: str, data: Json = None) -> None:
-        self.code, self.text, self.data = code, text, data
-        super().__init__(text)
 
 
 class _ToolFailed(Exception):
@@ -125,8 +96,7 @@ class Guard:
             method: Offers(lister, method, m.LISTS[method], self._reads(method), gate.met)
             for method in ("tools/list", "prompts/list")
         }
-        self._begun: OrderedDict[str, tuple[object, ToolCall]] = OrderedDict()
-        self._heard: OrderedDict[tuple[str, str], bool] = OrderedDict()
+        self._begun, self._spoken = Begun(gate), notes.Spoken(gate)
         self._fixed = {
             each: m.method_tool(server, each) for each in (*m.PARAMS, *m.BACK, *m.FROM_SERVER)
         }
@@ -199,7 +169,7 @@ class Guard:
         except authority.Misplaced as problem:
             with self._home():
                 call = self._call(self._unknown(method or "answer"), {})
-                raise _refused(self.gate.refuse(call, "not_canonical", str(problem))) from None
+                raise refused(self.gate.refuse(call, "not_canonical", str(problem))) from None
 
     async def _decided(
         self, method: str, params: Wire, forward: Forward, host_id: str, loose: bool
@@ -208,7 +178,7 @@ class Guard:
         problem = LOOSE if loose else _more(method, params)
         if problem:
             unknown = self._call(self._unknown(method), {})
-            return _denial(method, params, self.gate.refuse(unknown, "not_canonical", problem))
+            return denial(method, params, self.gate.refuse(unknown, "not_canonical", problem))
         try:
             meant = await self._meant(method, *about, host_id)
         except (TimeoutError, ValueError) as error:
@@ -220,7 +190,7 @@ class Guard:
         if meant.offers is not None and not meant.offered:
             reason = "tool_changed" if known else "tool_unknown"
             decision = self.gate.refuse(meant.call, reason, "the server does not offer it")
-            return _denial(method, params, decision)
+            return denial(method, params, decision)
         if method not in m.PARAMS and not known:
             raise self._absent(meant.call, f"{method} is not in the catalog")
 
@@ -234,11 +204,14 @@ class Guard:
             return failure.result
         except _Changed:
             problem = "the server changed it after the decision, or cannot be asked"
-            return _denial(
-                method, params, self.gate.refuse(meant.call, "tool_changed", problem), meant
+            return denial(
+                method,
+                params,
+                self.gate.refuse(meant.call, "tool_changed", problem),
+                meant.call.tool,
             )
         except Denied as denied:
-            return _denial(method, params, denied.decision, meant)
+            return denial(method, params, denied.decision, meant.call.tool)
 
     def _named(self, method: str, params: Wire) -> tuple[str, Wire]:
         """The name that a request calls, if it calls one, and its arguments."""
@@ -269,7 +242,7 @@ class Guard:
         shown = str(params.get("name")) if method == "tools/call" else m.OURS + method
         call = self._call(Tool.unknown(self.server, shown), {})
         decision = self.gate.refuse(call, "tool_changed", detail)
-        return _denial(method, params, decision) if told else {}
+        return denial(method, params, decision) if told else {}
 
     async def _still(self, meant: _Meant) -> None:
         """What is about to be called is what was decided on; an effect has the server asked."""
@@ -287,35 +260,25 @@ class Guard:
     async def _forwarded(self, method: str, params: Wire, call: ToolCall, forward: Forward) -> Wire:
         result = await forward()
         await self._inputs(result)
-        self._started(result, call)
+        self._begun.by(call, result)
         result = carried.without(result, params.get("uri"), self._readable)
         if method == "tools/call" and result.get("isError") is True:
             raise _ToolFailed(result)
         return result
-
-    def _started(self, result: Wire, call: ToolCall) -> None:
-        """Remembers whose the task is that a call has started."""
-        for id in carried.tasks(result):
-            owner, first = self._begun.setdefault(id, (self._caller(), call))
-            same = (first.tool.key, first.arguments) == (call.tool.key, call.arguments)
-            if owner != self._caller() or not same:
-                raise Withheld("the server gives it the task of another call")
-            while len(self._begun) > MAX_TASKS:
-                self._begun.popitem(last=False)
 
     async def _later(self, method: str, params: Wire, forward: Forward, loose: bool) -> Wire:
         """A request about a call that was decided before: only whoever made it, and still may."""
         problem = LOOSE if loose else _more(method, params)
         if problem:
             call = self._call(self._unknown(method), {})
-            raise _refused(self.gate.refuse(call, "not_canonical", problem))
-        owner, begun = self._begun.get(str(params.get("taskId")), (None, None))
-        if begun is None or owner != self._caller():
+            raise refused(self.gate.refuse(call, "not_canonical", problem))
+        begun = self._begun.of(str(params.get("taskId")))
+        if begun is None:
             call = self._call(self._unknown(method), {"taskId": str(params.get("taskId"))})
-            raise _refused(self.gate.refuse(call, "grant_scope", "no task of this caller"))
+            raise refused(self.gate.refuse(call, "grant_scope", "no task of this caller"))
         decision = self.gate.decide(begun)
         if decision.verdict is Verdict.DENY:
-            raise _refused(self.gate.refuse(begun, decision.reason, f"{method}: {decision.detail}"))
+            raise refused(self.gate.refuse(begun, decision.reason, f"{method}: {decision.detail}"))
         result = await self._plain(forward)
         inner = result.get("result")
         if isinstance(inner, dict):
@@ -329,13 +292,6 @@ class Guard:
         await self._asks(result)
         return result
 
-    def _caller(self) -> object:
-        task = self.gate.current()
-        if task is None:
-            return None
-        grant = task.grant
-        return grant.tenant, grant.user, grant.agents, task.session.conversation
-
     def _listening(self, params: Wire) -> None:
         """Listening to a resource is subscribing to it."""
         wanted = params.get("notifications")
@@ -345,7 +301,7 @@ class Guard:
             call = self._call(tool, {"uri": uri})
             decision = self.gate.decide(call)
             if decision.verdict is not Verdict.ALLOW:
-                raise _refused(self.gate.refuse(call, decision.reason, decision.detail))
+                raise refused(self.gate.refuse(call, decision.reason, decision.detail))
 
     # -- what the server offers -------------------------------------------------------------------
 
@@ -431,7 +387,7 @@ class Guard:
             try:
                 return await self.gate.arun(self._call(tool, given), body)
             except Denied as denied:
-                raise _refused(denied.decision) from None
+                raise refused(denied.decision) from None
 
     def refuse_back(self, method: str, params: Wire, why: str) -> NoReturn:
         """Refuses what the server asks of its client.
@@ -440,7 +396,7 @@ class Guard:
             Refused: Always.
         """
         tool = self._fixed.get(method) or self._unknown(method)
-        raise _refused(self.gate.refuse(self._call(tool, params), "task_missing", why))
+        raise refused(self.gate.refuse(self._call(tool, params), "task_missing", why))
 
     def told(self, method: str) -> bool:
         """Whether a notification of the server goes on, whatever stands in it."""
@@ -460,41 +416,15 @@ class Guard:
         if plain is params:
             return params
         with self._home():
-            return params if await self._may_speak(method) else plain
-
-    async def _may_speak(self, method: str) -> bool:
-        """Whether text of this kind reaches the current task; its labels are on disk then."""
-        tool, task = self._fixed[method], self.gate.current()
-        self.gate.met(tool)
-        which = ("" if task is None else task.id, method)
-        found = self._heard.get(which)
-        if found is None or (found and self.gate.catalog.check(tool) is not None):
-            found = self._heard[which] = await self._decided_text(self._call(tool, {}))
-            while len(self._heard) > MAX_TASKS:
-                self._heard.popitem(last=False)
-        return found
-
-    async def _decided_text(self, call: ToolCall) -> bool:
-        decision = self.gate.decide(call)
-        if decision.verdict is not Verdict.ALLOW:
-            self.gate.refuse(call, decision.reason, decision.detail)
-            return False
-
-        async def nothing(checked: dict[str, object]) -> None:
-            """What it brings counts; there is nothing to run."""
-
-        try:
-            await self.gate.arun(call, nothing)
-        except Denied:
-            return False
-        return True
+            call = self._call(self._fixed[method], {})
+            return params if await self._spoken.may(call) else plain
 
     async def _asks(self, result: Wire) -> None:
         try:
             await self._inputs(result)
         except Withheld as withheld:
             call = self._call(self._unknown("result"), {})
-            raise _refused(self.gate.refuse(call, "result_withheld", str(withheld))) from None
+            raise refused(self.gate.refuse(call, "result_withheld", str(withheld))) from None
 
     async def _inputs(self, result: Wire) -> None:
         """What a result asks of the client counts as if it were asked as a request."""
@@ -536,37 +466,6 @@ def _more(method: str, params: Wire) -> str:
     known = ABOUT_TASK if method in m.TASKS else m.PARAMS.get(method)
     more = params.keys() - m.COMMON - known if known is not None else ()
     return f"unknown parameters: {', '.join(sorted(more))}" if more else ""
-
-
-def _denial(method: str, params: Wire, decision: Decision, meant: _Meant | None = None) -> Wire:
-    """A refused tool call is a result, which the model reads; everything else is an error.
-
-    Some clients hold also a refusal against the schema of the tool's output, and show their model
-    an error of their own instead of ours: there the code is in `_meta` alone.
-    """
-    if method != "tools/call":
-        raise _refused(decision)
-    mark = {MARK: _data(decision)}
-    result: dict[str, Any] = {
-        "content": [{"type": "text", "text": decision.text}],
-        "isError": True,
-        "_meta": mark,
-    }
-    if meant is None or meant.call.tool.output_schema is None:
-        result["structuredContent"] = mark
-    return {**result, "resultType": "complete"} if m.stateless(params) else result
-
-
-def _refused(decision: Decision) -> Refused:
-    return Refused(DENIED, decision.text, {MARK: _data(decision)})
-
-
-def _data(decision: Decision) -> Json:
-    return {
-        "code": decision.reason,
-        "decision": decision.id,
-        "stage": REFUSALS[decision.reason].stage,
-    }
 
 
 __all__ = ["Failed", "Forward", "Guard", "Lister", "Refused", "Wire"]

@@ -4,14 +4,19 @@ Rules enforced here:
 
 1. Of a notification only what is no text passes by itself: ids, numbers, that there is a change.
    Text, and members that the protocol does not have, need a review.
-2. That a list has changed is told once, until the client lists anew.
+2. It passes once what it brings to the session is on disk: one decision for each task and kind.
+3. That a list has changed is told once, until the client lists anew.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any, Final, TypeAlias
 
+from lictor.errors import Denied
+from lictor.gate import Gate
+from lictor.model import ToolCall, Verdict
 from lictor_mcp.methods import CHANGED, FROM_SERVER, PROTOCOL, TEXT
 
 Wire: TypeAlias = Mapping[str, Any]
@@ -33,6 +38,45 @@ def bare(method: str, params: Wire) -> Wire | None:
 
 def _is(kinds: tuple[type, ...] | None, value: object) -> bool:
     return kinds is not None and type(value) in kinds
+
+
+class Spoken:
+    """Which text of a server reaches which task.
+
+    Args:
+        gate: Who decides.
+    """
+
+    def __init__(self, gate: Gate) -> None:
+        self._gate = gate
+        self._found: OrderedDict[tuple[str, str], bool] = OrderedDict()
+
+    async def may(self, call: ToolCall) -> bool:
+        """Whether text of this kind reaches the current task; its labels are on disk then."""
+        task = self._gate.current()
+        self._gate.met(call.tool)
+        which = ("" if task is None else task.id, call.tool.key.name)
+        found = self._found.get(which)
+        if found is None or (found and self._gate.catalog.check(call.tool) is not None):
+            found = self._found[which] = await self._decided(call)
+            while len(self._found) > MAX_TOLD:
+                self._found.popitem(last=False)
+        return found
+
+    async def _decided(self, call: ToolCall) -> bool:
+        decision = self._gate.decide(call)
+        if decision.verdict is not Verdict.ALLOW:
+            self._gate.refuse(call, decision.reason, decision.detail)
+            return False
+
+        async def nothing(checked: dict[str, object]) -> None:
+            """What it brings counts; there is nothing to run."""
+
+        try:
+            await self._gate.arun(call, nothing)
+        except Denied:
+            return False
+        return True
 
 
 class Told:

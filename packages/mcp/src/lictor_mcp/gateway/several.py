@@ -22,7 +22,8 @@ from typing import Any, Final
 from lictor.model import Tool, ToolCall
 from lictor_mcp import carried
 from lictor_mcp import methods as m
-from lictor_mcp.guard import MAX_TASKS, Failed, Guard, Refused
+from lictor_mcp.begun import MAX_TASKS
+from lictor_mcp.guard import Failed, Guard, Refused
 from lictor_mcp.offers import MAX_PAGES, Wire, items
 from lictor_mcp.relay import Asking, Relay
 from lictor_mcp.waiting import Send, Unanswered, UnderWay, answered
