@@ -17,7 +17,7 @@ create = $(UV) venv --quiet --allow-existing --python $(PYTHON) $(1)
 install = $(UV) pip install --quiet --python $(1)/bin/python
 endif
 
-.PHONY: demo demo-mcp test check fix bench interop docs pictures wheels clean
+.PHONY: demo demo-mcp test check fix bench coverage interop docs pictures wheels clean
 
 demo: $(VENV)/.runtime  ## the main job twice: unguarded and guarded
 	$(BIN)/lictor demo
@@ -44,6 +44,9 @@ bench: $(VENV)/.dev  ## writes build/bench/*.json
 
 interop: $(VENV)/.dev  ## against parts of others, fetched now; writes build/interop/mcp.json
 	$(BIN)/python tests/interop/run.py $(ARGS)
+
+coverage: $(VENV)/.dev  ## docs/coverage.md, from a run of the adapter suite
+	$(BIN)/python scripts/coverage_page.py
 
 docs: $(VENV)/.dev  ## the generated pages
 	$(BIN)/python scripts/generate_docs.py

@@ -1,38 +1,38 @@
-"""Every adapter of ours holds in every trial; a host that nobody guards does not."""
+"""Every adapter of ours holds in every trial, as docs/coverage.md says; an unguarded host fails."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+import coverage_page
+
+pytest.importorskip("mcp.server.context", reason="needs mcp 2.x")
+
+from lictor.testing import kit
 from lictor.testing.adapter_suite import Driver, Trial, trials
-from lictor_langchain.testing.driver import Driver as LangChain
 from lictor_langchain.testing.host import LangChain as Unguarded
 
-pytestmark = [
-    pytest.mark.filterwarnings(
-        "ignore::langchain_core._api.beta_decorator.LangChainBetaWarning"  # `as_tool` is a beta
-    ),
-]
-OURS: dict[str, Driver] = {"langchain": LangChain()}
-APPLY = {  # trials of each host that must not become "not applicable" unnoticed
-    "langchain": {"nobody", "replayed", "raw", "renamed", "swapped", "added", "shadowed"}
-    | {"retried", "fallback", "lists", "record-lost", "cancelled", "together"},
-}
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::langchain_core._api.beta_decorator.LangChainBetaWarning"  # `as_tool` is a beta
+)
+ROOT = Path(__file__).resolve().parents[2]
 
 
-def cases() -> list[tuple[str, Trial]]:
-    return [(name, trial) for name, driver in OURS.items() for trial in trials(driver)]
+OURS: dict[str, Driver] = {driver.host: driver for driver in coverage_page.drivers()}
+PAGE = (ROOT / "docs" / "coverage.md").read_text()
+CASES = [(host, trial) for host, driver in OURS.items() for trial in trials(driver)]
 
 
 @pytest.mark.parametrize(
-    ("name", "trial"), cases(), ids=[f"{name}-{trial.id}" for name, trial in cases()]
+    ("host", "trial"), CASES, ids=[f"{host}-{trial.id}" for host, trial in CASES]
 )
-def test_our_adapter_holds(name: str, trial: Trial) -> None:
-    result = trial.run(OURS[name])
+def test_our_adapter_holds_and_the_page_says_so(host: str, trial: Trial) -> None:
+    result = trial.run(OURS[host])
 
     assert result.state != "broken", result.text
-    if trial.part == "failures" and trial.id in APPLY[name]:
-        assert result.state == "held", result.text
+    assert coverage_page.published(PAGE, host, trial) == coverage_page.MARKS[result.state]
 
 
 @pytest.mark.parametrize("trial", [t for t in trials(Unguarded()) if t.part == "failures"])
@@ -46,4 +46,42 @@ def test_the_suite_notices_that_nobody_guards(trial: Trial) -> None:
 def test_the_suite_notices_a_path_that_nobody_guards(path: str) -> None:
     found = [t for t in trials(Unguarded()) if t.cell[0] == "schema" and t.cell[1] == path]
 
-    assert {trial.run(Unguarded()).state for trial in found} <= {"broken", "not applicable"}
+    assert {trial.run(Unguarded()).state for trial in found} == {"broken"}
+
+
+class Few(Unguarded):
+    """A driver with little to try."""
+
+    shapes = ("function",)
+    paths = ("invoke",)
+
+
+def test_the_kit_prints_what_was_run_and_says_by_its_code_what_came_of_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lictor_langchain.testing.host.Few", Few, raising=False)
+    file = tmp_path / "deep" / "found.json"
+
+    code = kit.main(["--driver", "lictor_langchain.testing.host:Few", "--json", str(file)])
+
+    said = capsys.readouterr().out
+    assert code == 1
+    assert "unguarded on langchain" in said
+    assert "✗ path invoke: 0 of 2 shapes and verdicts" in said
+    assert '"state": "broken"' in file.read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("nothing", "write module:Class"),
+        ("no.such.module:Driver", "cannot be imported"),
+        ("lictor.testing:Nobody", "has no Nobody"),
+        ("lictor.testing:UnsafeAllowAll", "is no lictor.testing.adapter_suite.Driver"),
+    ],
+)
+def test_the_kit_says_what_is_wrong_with_a_driver(
+    name: str, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert kit.main(["--driver", name]) == 2
+    assert told in capsys.readouterr().err

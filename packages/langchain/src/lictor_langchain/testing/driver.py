@@ -31,6 +31,7 @@ class Driver(LangChain):
     """Our adapter."""
 
     name = "lictor"
+    denied = "This is not permitted."
 
     def __init__(self) -> None:
         self._gates: dict[int, Gate] = {}

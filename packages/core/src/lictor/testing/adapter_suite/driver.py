@@ -112,9 +112,11 @@ class Driver:
         host: What it guards.
         shapes: Kinds of tools, the plainest first.
         paths: Ways to call one, the plainest first.
+        denied: How the text of a denial begins, where the guard gives it as a value.
     """
 
     name: str = ""
+    denied: str = ""
     host: str = ""
     shapes: tuple[str, ...] = ()
     paths: tuple[str, ...] = ()

@@ -55,6 +55,7 @@ class _Cell:
             demand(len(world.asked) == 1, f"decided {len(world.asked)}x ({said})")
             if not self.allowed:
                 nothing_ran(world, said)
+                demand(said.startswith(driver.denied), f"a denial that is no value: {said}")
                 return
             demand(world.ran == world.asked, f"ran {world.ran}, decided {world.asked} ({said})")
             demand("ran act" in said, f"its result was lost: {said}")
