@@ -5,15 +5,17 @@ Rules enforced here:
 1. Nobody calls without a token that names him; each has a task of his own.
 2. A session belongs to who opened it: to anybody else it is not there.
 3. Header and body say the same, or the request goes no further.
-4. A body has a bound, in size and in time.
+4. A body has a bound, in size and in time; so has what one caller has under way.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from typing import Any, Final, TypeAlias
 
 from starlette.responses import Response, StreamingResponse
@@ -48,6 +50,8 @@ Who: TypeAlias = Callable[[bytes | None], Caller | None]
 
 PATH: Final = "/mcp"
 BODY_SECONDS: Final = 30.0
+MAX_UPLOADS: Final = 32 * 1024 * 1024
+"""Bytes of one caller's requests under way."""
 _STATUS: Final = {
     MISMATCH: 400,
     INVALID_PARAMS: 400,
@@ -92,6 +96,7 @@ class HttpGateway:
             self._servers[PATH] = next(iter(self._servers.values()))
         self._hosts, self._origins = frozenset(hosts), frozenset(origins)
         self._callers = Callers(gate, agent, template)
+        self._taken: Counter[Caller] = Counter()
         self._sessions = Sessions(self._over, clock)
         self._ending: set[asyncio.Task[None]] = set()
 
@@ -149,7 +154,36 @@ class HttpGateway:
     ) -> Response:
         if headers.get("content-type", "").partition(";")[0].strip().lower() != JSON:
             raise Bad(415, f"the body must be {JSON}")
-        raw = await _body(receive)
+        with self._room(caller) as more:
+            raw = await _body(receive, more)
+            return await self._read(served, caller, headers, receive, raw)
+
+    @contextlib.contextmanager
+    def _room(self, caller: Caller) -> Iterator[Callable[[int], None]]:
+        """While open, what a caller sends counts.
+
+        Yields:
+            Takes so many bytes more; raises `Bad` if he has too many under way.
+        """
+        taken = 0
+
+        def more(size: int) -> None:
+            nonlocal taken
+            if self._taken[caller] + size > MAX_UPLOADS:
+                raise Bad(429, "too much of this caller is under way")
+            taken += size
+            self._taken[caller] += size
+
+        try:
+            yield more
+        finally:
+            self._taken[caller] -= taken
+            if not self._taken[caller]:
+                del self._taken[caller]
+
+    async def _read(
+        self, served: Served, caller: Caller, headers: Headers, receive: Receive, raw: bytes
+    ) -> Response:
         try:
             message = parse(raw)
         except Malformed as bad:
@@ -304,7 +338,7 @@ async def _left(receive: Receive) -> None:
         pass
 
 
-async def _body(receive: Receive) -> bytes:
+async def _body(receive: Receive, more: Callable[[int], None]) -> bytes:
     found = bytearray()
     try:
         async with asyncio.timeout(BODY_SECONDS):
@@ -313,6 +347,7 @@ async def _body(receive: Receive) -> bytes:
                 if part["type"] == "http.disconnect":
                     raise Bad(400, "the body broke off")
                 found += part.get("body", b"")
+                more(len(part.get("body", b"")))
                 if len(found) > MAX_BYTES:
                     raise Bad(413, f"the body is larger than {MAX_BYTES} bytes")
                 if not part.get("more_body", False):

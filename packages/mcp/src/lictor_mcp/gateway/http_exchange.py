@@ -26,6 +26,8 @@ Key: TypeAlias = tuple[str, Id | None]
 
 STALL_SECONDS: Final = 30.0
 WAITING_EVENTS: Final = 64
+WAITING_BYTES: Final = 256 * 1024
+"""One message may be larger; then nothing waits beside it."""
 KEPT: Final = 16
 KEPT_BYTES: Final = 256 * 1024
 
@@ -35,6 +37,7 @@ class Stream:
 
     def __init__(self) -> None:
         self._waiting: asyncio.Queue[Event | None] = asyncio.Queue(WAITING_EVENTS)
+        self._size, self._room = 0, asyncio.Event()
         self.gone = False
         self.reader: asyncio.Task[None] | None = None
         """Reads for nobody else: it ends when the client goes."""
@@ -43,8 +46,13 @@ class Stream:
         """Takes an event, or the end; waits for a client that reads slowly."""
         if self.gone:
             return
+        size = 0 if event is None else len(event.data)
         try:
             async with asyncio.timeout(STALL_SECONDS):
+                while self._size and self._size + size > WAITING_BYTES and not self.gone:
+                    self._room.clear()
+                    await self._room.wait()
+                self._size += size
                 await self._waiting.put(event)
         except TimeoutError:
             self.gone = True
@@ -58,12 +66,15 @@ class Stream:
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         while not self.gone and (event := await self._waiting.get()) is not None:
+            self._size -= len(event.data)
+            self._room.set()
             yield event.encode()
         self.gone = True
 
     def leave(self) -> None:
         """The client reads no more."""
         self.gone = True
+        self._room.set()
         if self.reader is not None:
             self.reader.cancel()
         while not self._waiting.empty():

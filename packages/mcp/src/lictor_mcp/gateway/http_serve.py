@@ -10,17 +10,22 @@ Rules enforced here:
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
 from collections.abc import Iterator
 from typing import Final
 
+import h11
 import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from lictor.errors import ConfigError
 
 IDLE_SECONDS: Final = 75
+HEAD_SECONDS: Final = 20.0
+STALL_SECONDS: Final = 40.0
 END_SECONDS: Final = 5
 MAX_HEAD: Final = 64 * 1024
 MAX_CONNECTIONS: Final = 2048
@@ -70,6 +75,7 @@ def server(app: ASGIApp) -> uvicorn.Server:
         uvicorn.Config(
             app,
             interface="asgi3",
+            http=Connection,
             lifespan="on",
             log_config=None,
             access_log=False,
@@ -82,6 +88,55 @@ def server(app: ASGIApp) -> uvicorn.Server:
             timeout_graceful_shutdown=END_SECONDS,
         )
     )
+
+
+class Connection(H11Protocol):
+    """A connection that is let go if its client neither sends a request's head nor reads."""
+
+    _head: asyncio.TimerHandle | None = None
+    _stalled: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Waits for a head, so long."""
+        super().connection_made(transport)
+        self._head = self.loop.call_later(HEAD_SECONDS, self._late)
+
+    def data_received(self, data: bytes) -> None:
+        """Half a head is none; another one may have so long again."""
+        super().data_received(data)
+        if self.conn.their_state is not h11.IDLE:
+            self._stop()
+        elif self._head is None:
+            self._head = self.loop.call_later(HEAD_SECONDS, self._late)
+
+    def _late(self) -> None:
+        self._head = None
+        if self.conn.their_state is h11.IDLE:
+            self.transport.abort()
+
+    def _stop(self) -> None:
+        if self._head is not None:
+            self._head.cancel()
+            self._head = None
+
+    def pause_writing(self) -> None:
+        """The client reads nothing: it has so long."""
+        super().pause_writing()
+        self._stalled = self.loop.call_later(STALL_SECONDS, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """It reads again."""
+        super().resume_writing()
+        if self._stalled is not None:
+            self._stalled.cancel()
+            self._stalled = None
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Nobody is waited for any more."""
+        super().connection_lost(exc)
+        self._stop()
+        if self._stalled is not None:
+            self._stalled.cancel()
 
 
 class _Server(uvicorn.Server):
