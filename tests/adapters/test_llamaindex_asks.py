@@ -136,9 +136,8 @@ async def test_an_answer_releases_its_own_call_only(world: Callable[..., Any]) -
         assert rows.keys() == {each.call_id for each in asks}
         small = asks[0].call_id
         answer(made, small)
-        for each in asks:
-            handler.ctx.send_event(GateAnswer(call_id=each.call_id))
-        await told(handler, 2, (GateAsk, ToolCallResult))  # one runs, one waits again
+        handler.ctx.send_event(GateAnswer(call_id=small))
+        await told(handler, 1, ToolCallResult)
         assert len(RAN) == 1
         handler.ctx.send_event(GateAnswer(call_id=small))  # once more: no step waits for it
         other = asks[1].call_id
@@ -146,6 +145,12 @@ async def test_an_answer_releases_its_own_call_only(world: Callable[..., Any]) -
         handler.ctx.send_event(GateAnswer(call_id=other))
         run = await handler
 
+    assert sorted(made.decisions()) == [
+        "allow:permit",
+        "ask:ask_required",
+        "ask:ask_required",
+        "deny:ask_rejected",
+    ]
     assert len(RAN) == 1
     assert sorted(each.tool_output.is_error for each in run.tool_calls) == [False, True]
 
@@ -201,25 +206,35 @@ async def sub(n: int) -> str:
     return str((await HELD[0].run("go")).tool_calls[0].tool_output)
 
 
-@pytest.mark.parametrize("around", [outer, sub])
-def test_nothing_pauses_inside_a_body(world: Callable[..., Any], around: Any) -> None:
+@pytest.mark.parametrize(
+    ("around", "name", "wanted"),
+    [
+        (outer, "Agent", "A person must agree"),
+        (sub, "Agent", "This task does not include"),
+        (sub, "helper", "A person must agree"),
+    ],
+)
+def test_nothing_pauses_inside_a_body(
+    world: Callable[..., Any], around: Any, name: str, wanted: str
+) -> None:
     def policy(query: Any) -> Answer:
         if str(query.review.key) == "local/pay":
             return asks_first(query)
         return Answer(True, "permit", ("p",))
 
     made = asking(world, known(around), policy=policy)
-    inner = agent_for(made.gate, ("pay", {"n": 5}))
+    script = Script(calls(("pay", {"n": 5})))
+    inner = FunctionAgent(tools=[pay], llm=script.model(), streaming=False, name=name)
+    guard_agent(inner, made.gate)
     HELD[:] = [inner if around is sub else guard(FunctionTool.from_defaults(pay), made.gate)]
     script = Script(calls((around.__name__, {"n": 5})))
     agent = guard_agent(FunctionAgent(tools=[around], llm=script.model()), made.gate)
 
     async def go() -> Any:
-        return await agent.run("go")
+        return await asyncio.wait_for(agent.run("go"), 30)
 
     with made.task(tools=["pay", around.__name__]):
         run = asyncio.run(go())
 
     assert RAN == []
-    wanted = "A person must agree" if around is outer else "This task does not include"
     assert run.tool_calls[0].tool_output.content.startswith(wanted)

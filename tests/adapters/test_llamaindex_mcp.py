@@ -1,4 +1,4 @@
-"""Tools that `llama-index-tools-mcp` makes of a server's: validated, decided, and sent as decided."""
+"""Tools that LlamaIndex makes of an MCP server's: validated, decided, and sent as decided."""
 
 from __future__ import annotations
 

@@ -381,6 +381,48 @@ def test_a_class_that_changes_arguments_on_the_way_is_decided_again(
     assert made.decisions() == ["allow:permit", "deny:grant_limit"]
 
 
+class Twice(FunctionTool):
+    def call(self, *args: Any, **kwargs: Any) -> ToolOutput:
+        super().call(*args, **kwargs)
+        return super().call(*args, **kwargs)
+
+
+@pytest.mark.attack("X09")
+def test_the_same_arguments_twice_from_one_body_are_decided_again(
+    world: Callable[..., Any],
+) -> None:
+    raw = Twice.from_defaults(pay)
+    made = world(known(raw, "write"))
+
+    with made.task(tools=["pay"]):
+        guard(raw, made.gate).call(n=1)
+
+    assert RAN == [("pay", 1)] * 2
+    assert made.decisions() == ["allow:permit"] * 2
+
+
+async def down(n: int) -> str:
+    """Counts down."""
+    RAN.append(n)
+    return "0" if n == 0 else (await HELD[0].acall(n=n - 1)).content
+
+
+@pytest.mark.attack("X09")
+def test_a_body_that_calls_its_own_tool_by_hand_does_not_use_the_id_of_the_models_call(
+    world: Callable[..., Any],
+) -> None:
+    raw = FunctionTool.from_defaults(async_fn=down)
+    made = world(known(raw, "write"))
+    HELD[:] = [guard(raw, made.gate)]
+    agent, _ = agent_of([raw], calls(("down", {"n": 1})))
+
+    with made.task(tools=["down"]):
+        assert not outputs(run_(guard_agent(agent, made.gate)))[0].is_error
+
+    assert RAN == [1, 0]  # it stays under the task: a sub-agent, which has ids, would not
+    assert made.decisions() == ["allow:permit"] * 2
+
+
 @pytest.mark.attack("X10")
 def test_what_is_changed_after_the_check_does_not_run(world: Callable[..., Any]) -> None:
     shared = ["alice"]

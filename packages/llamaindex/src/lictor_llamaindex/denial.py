@@ -16,7 +16,6 @@ from llama_index.core.tools import ToolOutput
 
 from lictor import Decision, Denied, Pending
 
-
 _REMOTE: Final = ("is_error", "isError")
 """How the answer of an MCP server says that its tool has failed."""
 

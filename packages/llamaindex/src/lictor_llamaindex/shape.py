@@ -184,7 +184,7 @@ def shape_of(tool: BaseTool, server: str, *, executes: bool = False) -> Shape:
         description=tool.metadata.description,
         input_schema=schema,
         origin=origin(tool) if server == LOCAL else "",
-        # A remote tool gets no context; what the program has fixed is sent to it, unseen by the model.
+        # A remote tool gets no context, but what the program has fixed is sent to it.
         injected=tuple(filter(None, (*fixed, context if server == LOCAL else ""))),
     )
     fields = {} if model is None else {f.alias or n: n for n, f in model.model_fields.items()}
