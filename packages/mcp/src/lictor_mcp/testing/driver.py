@@ -270,7 +270,13 @@ class _Between(Connection):
             answers[id] = asyncio.get_running_loop().create_future()
             asked = {"jsonrpc": "2.0", "id": id, "method": method, "params": params}
             await relay.from_client(json.dumps(asked).encode())
-            answer = await asyncio.wait_for(answers[id], SECONDS)
+            try:
+                answer = await asyncio.wait_for(answers[id], SECONDS)
+            except asyncio.CancelledError:
+                gone: dict[str, Any] = {"jsonrpc": "2.0", "method": "notifications/cancelled"}
+                gone["params"] = {"requestId": id}
+                await relay.from_client(json.dumps(gone).encode())
+                raise
             if "error" in answer:
                 raise RuntimeError(answer["error"]["message"])
             return answer["result"]

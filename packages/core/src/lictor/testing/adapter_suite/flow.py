@@ -39,6 +39,7 @@ def cancelled_while_deciding(driver: Driver) -> None:
         reached = await asyncio.to_thread(came.wait, SECONDS)
         demand(reached, "the guard asked nobody, or blocks the event loop meanwhile")
         call.cancel()
+        await asyncio.wait({call}, timeout=1.0)  # a guard may wait for its engine, or not
         go.set()
         with contextlib.suppress(asyncio.CancelledError, Exception):
             await call
