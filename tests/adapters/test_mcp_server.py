@@ -17,10 +17,16 @@ from mcp.server import MCPServer
 from mcp.server.mcpserver import Context
 from mcp.shared.exceptions import MCPError
 from mcp_types import (
+    CLIENT_CAPABILITIES_META_KEY,
+    CLIENT_INFO_META_KEY,
+    INVALID_PARAMS,
+    LOG_LEVEL_META_KEY,
+    PROTOCOL_VERSION_META_KEY,
     ElicitRequest,
     ElicitRequestFormParams,
     ElicitResult,
     InputRequiredResult,
+    PaginatedRequestParams,
     PromptReference,
     ResourceLink,
     ToolAnnotations,
@@ -337,6 +343,123 @@ async def test_a_failing_tool_fails_as_it_would_without_a_gate(
 
     assert wrong.is_error
     assert made.codes() == ["input_invalid"]
+
+
+# -- requests that are none, and servers that cannot say what they offer ---------------------------
+
+
+@pytest.mark.parametrize("era", ERAS)
+@pytest.mark.parametrize(
+    "wrong", [{"name": 42}, {"arguments": {}}, {"name": "look", "arguments": ["a"]}]
+)
+async def test_a_request_without_the_protocols_shape_is_recorded_and_answered_by_the_sdk(
+    world: Callable[..., World], era: str, wrong: dict[str, Any]
+) -> None:
+    made = world()
+    with made.task():
+        async with made.client(era) as client:
+            with pytest.raises(MCPError) as told:
+                await sent(client, wrong)
+
+    said = told.value.error
+    assert (said.code, said.message, said.data) == (
+        INVALID_PARAMS,
+        "Invalid request parameters",
+        "",
+    )
+    assert made.codes() == ["input_invalid"]
+    assert made.ran == []
+
+
+@pytest.mark.parametrize(
+    "wrong", [{LOG_LEVEL_META_KEY: "verbose"}, {CLIENT_INFO_META_KEY: "not an object"}]
+)
+async def test_a_request_with_a_wrong_envelope_is_no_fault_of_the_server(
+    world: Callable[..., World], wrong: dict[str, Any]
+) -> None:
+    made = world()
+    with made.task():
+        async with made.client("auto") as client:
+            with pytest.raises(MCPError) as told:
+                await sent(client, {"name": "look", "arguments": {"name": "a"}, "_meta": wrong})
+
+    assert told.value.error.code == INVALID_PARAMS
+    assert made.codes() == ["input_invalid"]
+    assert "verbose" not in str(made.lines("decision"))
+    assert made.ran == []
+
+
+@pytest.mark.parametrize("era", ERAS)
+async def test_parameters_arrive_by_their_names_on_the_wire_and_others_are_refused(
+    world: Callable[..., World], era: str
+) -> None:
+    made, call = world(), {"name": "look", "arguments": {"name": "a"}}
+    with made.task():
+        async with made.client(era) as client:
+            state = await sent(client, {**call, "requestState": None, "inputResponses": None})
+            python = await sent(client, {**call, "request_state": None, "input_responses": None})
+
+    assert not state.get("isError")
+    assert python["isError"]
+    assert made.codes() == ["permit", "not_canonical"]
+    assert made.ran == ["look a"]
+
+
+@pytest.mark.parametrize("era", ERAS)
+async def test_our_own_listing_says_who_asks_and_nothing_else_of_the_callers_request(
+    world: Callable[..., World], era: str
+) -> None:
+    made, seen = world(), []
+
+    async def watch(ctx: Any, call_next: Any) -> Any:
+        if ctx.method == "tools/list":
+            seen.append({**(ctx.params or {})}.get("_meta", {}))
+        return await call_next(ctx)
+
+    made.server.middleware.append(watch)
+    with made.task():
+        async with made.client(era) as client:
+            await client.call_tool("look", {"name": "a"}, meta={"example.com/card": "4111"})
+
+    envelope = {PROTOCOL_VERSION_META_KEY, CLIENT_INFO_META_KEY, CLIENT_CAPABILITIES_META_KEY}
+    assert made.ran == ["look a"]
+    assert seen[0].keys() == (envelope if era == "auto" else set())
+
+
+@pytest.mark.parametrize("era", ERAS)
+async def test_a_call_of_a_server_whose_list_breaks_is_denied_and_recorded(
+    world: Callable[..., World], era: str
+) -> None:
+    made = world()
+
+    async def broken(ctx: Any, params: Any) -> Any:
+        raise NotImplementedError
+
+    low = made.server._lowlevel_server
+    low.add_request_handler("tools/list", PaginatedRequestParams, broken)
+    with made.task():
+        async with made.client(era) as client:
+            told = await client.call_tool("look", {"name": "a"})
+
+    assert told.is_error
+    assert made.codes() == ["tool_changed"]
+    assert "NotImplementedError" in str(made.lines("decision"))
+    assert "NotImplementedError" not in str(told.content)
+    assert made.ran == []
+
+
+async def sent(client: Client, params: dict[str, Any]) -> Any:
+    """Sends a call that no client would write."""
+    session = client.session
+    if session.protocol_version == "2026-07-28":
+        given = {
+            PROTOCOL_VERSION_META_KEY: "2026-07-28",
+            CLIENT_INFO_META_KEY: {"name": "raw", "version": "1"},
+            CLIENT_CAPABILITIES_META_KEY: {},
+            **params.get("_meta", {}),
+        }
+        params = {**params, "_meta": given}
+    return await session._dispatcher.send_raw_request("tools/call", params)
 
 
 # -- in the server's own process ------------------------------------------------------------------

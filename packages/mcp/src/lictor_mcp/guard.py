@@ -181,11 +181,11 @@ class Guard:
             return denial(method, params, self.gate.refuse(unknown, "not_canonical", problem))
         try:
             meant = await self._meant(method, *about, host_id)
-        except (TimeoutError, ValueError) as error:
-            return self._unverified(method, params, str(error))
         except Failed as failed:
             self._unverified(method, params, str(failed.error.get("message")), told=False)
             raise
+        except Exception as error:
+            return self._unverified(method, params, str(error) or type(error).__name__)
         known = self.gate.catalog.known(meant.call.tool.key) is not None
         if meant.offers is not None and not meant.offered:
             reason = "tool_changed" if known else "tool_unknown"
@@ -220,9 +220,13 @@ class Guard:
         name, given = params.get("name"), params.get("arguments", {})
         if not isinstance(name, str) or not isinstance(given, dict):
             problem = "name must be a text and arguments an object"
-            self.gate.refuse(self._call(self._unknown(method), {}), "input_invalid", problem)
+            self.malformed(method, problem)
             raise Refused(INVALID_PARAMS, problem)
         return name, given
+
+    def malformed(self, method: str, problem: str) -> None:
+        """Records a request that is none: it goes nowhere."""
+        self.gate.refuse(self._call(self._unknown(method), {}), "input_invalid", problem)
 
     async def _meant(self, method: str, name: str, given: Wire, host_id: str) -> _Meant:
         """What a request is about, as the server defines it now."""

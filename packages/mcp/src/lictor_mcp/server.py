@@ -8,6 +8,7 @@ Rules enforced here:
 3. What the server asks of its client through the session of a request passes the guard as well.
 4. A `GatedServer` guards what its own process asks of it too, and what is called is what was
    decided: middleware that rewrites a request after the decision gets a decision on that.
+5. A request that the SDK would not hand to any handler is recorded, and answered by the SDK.
 
 The SDK calls its middleware provisional: everything that rests on it is in this file.
 """
@@ -27,8 +28,16 @@ from mcp.server import MCPServer
 from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from mcp.server.session import ServerSession
 from mcp.shared.exceptions import MCPError
-from mcp_types import CallToolResult, ErrorData, GetPromptResult
-from pydantic import BaseModel
+from mcp_types import (
+    CLIENT_CAPABILITIES_META_KEY,
+    CLIENT_INFO_META_KEY,
+    PROTOCOL_VERSION_META_KEY,
+    CallToolResult,
+    ErrorData,
+    GetPromptResult,
+)
+from mcp_types.methods import validate_client_request
+from pydantic import BaseModel, ValidationError
 
 from lictor.gate import Gate
 from lictor.model import Pep
@@ -37,6 +46,13 @@ from lictor_mcp.guard import Failed, Forward, Guard, Lister, Refused, Wire
 
 Context: TypeAlias = ServerRequestContext[Any, Any]
 LOCAL: Final = "local"
+
+ENVELOPE: Final = (
+    PROTOCOL_VERSION_META_KEY,
+    CLIENT_INFO_META_KEY,
+    CLIENT_CAPABILITIES_META_KEY,
+)
+"""Members of `_meta` that say who asks; whatever else stands there is about one request alone."""
 
 _lister: ContextVar[Lister] = ContextVar("lictor_mcp_lister")
 _decided: ContextVar[list[tuple[object, str]]] = ContextVar("lictor_mcp_decided")
@@ -95,6 +111,10 @@ class GateMiddleware:
     async def _answer(self, ctx: Context, call_next: CallNext) -> HandlerResult:
         came: list[HandlerResult] = []
         params = ctx.params or {}
+        wrong = _misshapen(ctx)
+        if wrong is not None:
+            self.guard.malformed(ctx.method, _places(wrong))
+            raise wrong
 
         async def forward() -> Wire:
             with _Set(_decided, [(self, _written(ctx.method, params))]):
@@ -150,12 +170,31 @@ class _Session(ServerSession):
             await super().send_notification(notification, *more, **named)
 
 
+def _misshapen(ctx: Context) -> ValidationError | None:
+    """What the SDK says of a request that it hands to no handler, whatever the server."""
+    try:
+        validate_client_request(ctx.method, ctx.protocol_version, ctx.params)
+    except ValidationError as wrong:
+        return wrong
+    except (KeyError, ValueError):  # no method of this version: the guard knows what that is
+        return None
+    return None
+
+
+def _places(wrong: ValidationError) -> str:
+    """Where a request is wrong, without what stands there."""
+    errors = wrong.errors(include_url=False, include_context=False, include_input=False)
+    found = sorted({".".join(str(part) for part in each["loc"][:3]) for each in errors})
+    return f"no request of this protocol: {', '.join(found[:3])}"[:200]
+
+
 def _lister_of(ctx: Context, call_next: CallNext) -> Lister:
     """Asks the server in our own name, on the way of the request that is being decided."""
     meta = (ctx.params or {}).get("_meta")
+    asks = {key: meta[key] for key in ENVELOPE if key in meta} if isinstance(meta, dict) else {}
 
     async def ask(method: str, params: Wire) -> Wire:
-        given = {**params, "_meta": meta} if meta is not None else dict(params)
+        given = {**params, "_meta": asks} if asks else dict(params)
         try:
             return _wire(await call_next(dataclasses.replace(ctx, method=method, params=given)))
         except MCPError as error:
