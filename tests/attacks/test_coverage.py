@@ -7,7 +7,7 @@ import tomllib
 from pathlib import Path
 
 HERE = Path(__file__).parent
-OURS = {"LC", "CED", "ARG", "SES", "OPS", "ID", "MCP"}
+OURS = {"LC", "LI", "CED", "ARG", "SES", "OPS", "ID", "MCP"}
 
 
 def load(name: str) -> dict[str, dict[str, object]]:

@@ -2,6 +2,7 @@
 # No postponed annotations: the host does not recognise a `Context` written as text.
 
 import asyncio
+import copy
 import re
 import tomllib
 from collections.abc import Callable, Iterator
@@ -838,6 +839,27 @@ def test_tools_that_come_later_or_from_an_index_are_guarded(world: Callable[...,
     assert [each.is_error for each in found] == [False, True]
     assert by_hand.content == "saw 7"
     assert RAN == [("look", 1), ("look", 7)]
+
+
+@pytest.mark.attack("X05")
+@pytest.mark.parametrize("how", ["as it is", "copied", "deeply copied"])
+def test_an_agent_that_has_run_before_or_is_copied_is_guarded_too(
+    world: Callable[..., Any], how: str
+) -> None:
+    made = world(known(look))
+    turns = [calls(("pay", {"n": n})) for n in (1, 2)]
+    agent, _ = agent_of([pay], turns[0], ChatMessage(role="assistant", content="done"), turns[1])
+    run_(agent)
+    assert RAN == [("pay", 1)]
+
+    guard_agent(agent, made.gate)
+    if how != "as it is":
+        agent = copy.deepcopy(agent) if how == "deeply copied" else agent.model_copy()
+    with made.task(tools=None):
+        assert outputs(run_(agent))[0].is_error
+
+    assert RAN == [("pay", 1)]
+    assert made.decisions() == ["deny:tool_unreviewed"]
 
 
 @pytest.mark.attack("X41")

@@ -74,6 +74,9 @@ class _Guard:
         self._delegations = {name: Delegation(agent, gate) for name, agent in agents.items()}
         self._handoffs: dict[tuple[str, str], AsyncBaseTool] = {}
 
+    def __deepcopy__(self, memo: object) -> _Guard:
+        return self
+
     def guarded(self, tools: Sequence[Any], agent: Any) -> list[AsyncBaseTool]:
         """Copies of whatever an agent has."""
         copies = [self._guarded(each, agent) for each in tools]
