@@ -122,7 +122,7 @@ def test_an_adapter_imports_its_host_and_lictor_only(adapter: str) -> None:
         "langchain": {"langchain", "langchain_core", "langgraph", "langsmith", "pydantic"},
         "llamaindex": {"llama_index", "pydantic", "pydantic_core", "workflows"},
         "mcp": {
-            *("anyio", "fastmcp", "httpx", "mcp", "mcp_types", "pydantic", "rfc8785"),
+            *("anyio", "fastmcp", "h11", "httpx", "mcp", "mcp_types", "pydantic", "rfc8785"),
             *("starlette", "uvicorn"),
         },
     }[adapter]
