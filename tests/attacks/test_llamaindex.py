@@ -819,6 +819,18 @@ def test_code_of_a_model_runs_only_where_the_operator_says_that_it_is_contained(
     assert [each.split(":")[1] for each in made.decisions()] == [code]
 
 
+@pytest.mark.attack("X30")
+def test_what_runs_code_does_not_pass_as_a_tool_that_was_guarded_before(
+    world: Callable[..., Any],
+) -> None:
+    made = world(known(FunctionTool.from_defaults(execute, name="execute"), "read"))
+    agent = CodeActAgent(execute, llm=Script().model())
+    agent.tools = guard(agent.tools, made.gate)  # type: ignore[arg-type, assignment]
+
+    with pytest.raises(Unguardable, match="code that a model has written"):
+        guard_agent(agent, made.gate)
+
+
 @pytest.mark.attack("X05")
 def test_tools_that_come_later_or_from_an_index_are_guarded(world: Callable[..., Any]) -> None:
     made = world(known(look))

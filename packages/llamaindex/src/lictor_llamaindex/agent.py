@@ -92,7 +92,15 @@ class _Guard:
                 self._handoffs[key] = guarded(tool, self.gate, LOCAL)
             return self._handoffs[key]
         code = isinstance(agent, CodeActAgent) and name == EXECUTE_TOOL_NAME
-        return guarded(tool, self.gate, self.server, executes=code)
+        made = guarded(tool, self.gate, self.server, executes=code)
+        seam = self.seam(made)
+        if code and seam is not None and not seam.shape.executes:
+            raise Unguardable(
+                name,
+                "it was guarded as a tool like others, and it runs code that a model has written",
+                "guard_agent(agent, gate) without guarding its tools before",
+            )
+        return made
 
     def acting(self, agent: str, tools: Sequence[BaseTool]) -> AbstractContextManager[Any]:
         """The authority of an agent of this workflow, here.
