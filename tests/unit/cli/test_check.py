@@ -52,6 +52,15 @@ ODD = [object()]
 def broken():
     raise SystemExit(3)
 """
+SERVED = """\
+from mcp.server import MCPServer
+from mcp.types import Tool
+
+SERVER = MCPServer("notes")
+TOOLS = [Tool(name="look", input_schema={"type": "object"})]
+NAMED = {"notes": [SERVER]}
+SENT = {"look": TOOLS[0]}
+"""
 APPROVED = """\
 @id("approve") @require("approval:cfo")
 forbid (principal, action in {action}, resource)
@@ -203,6 +212,21 @@ def test_what_is_no_list_of_tools_is_said_in_words(
     with pytest.raises(ConfigError, match=re.escape(problem)) as caught:
         project.check("--tools", which.format(program))
     assert caught.value.mend
+
+
+@pytest.mark.parametrize("name", ["SERVER", "TOOLS", "NAMED", "SENT"])
+def test_tools_of_an_mcp_server_are_read_from_the_server(project: Project, name: str) -> None:
+    module = f"served_{re.sub('[^a-z0-9]', '_', project.folder.name.lower())}"
+    pytest.importorskip("mcp.server.context", reason="needs mcp 2.x")
+    (project.folder / f"{module}.py").write_text(SERVED)
+    (project.folder / "lictor.toml").write_text(SAFE)
+    try:
+        with pytest.raises(ConfigError, match="belongs to an MCP server") as caught:
+            project.check("--tools", f"{module}:{name}")
+    finally:
+        sys.modules.pop(module, None)
+
+    assert "lictor review" in caught.value.mend
 
 
 # -- production -----------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ Rules enforced here:
 
 1. Importing a program runs it, so it happens only where somebody has named the module.
 2. What is no tool, or of a host without an adapter, is an error; nothing is left out silently.
+3. The tools of an MCP server are what it lists; they are read from it, not from a program.
 """
 
 from __future__ import annotations
@@ -24,9 +25,10 @@ LOCAL: Final = "local"
 _ADAPTERS: Final[Mapping[str, str]] = {
     "langchain_core": "lictor_langchain",
     "llama_index": "lictor_llamaindex",
-    "mcp": "lictor_mcp",
 }
 """The package that a tool's class comes from, and the one that reads it."""
+_SERVED: Final = frozenset({"fastmcp", "mcp", "mcp_types"})
+"""Packages of MCP: a program holds no definition there that a server could not list otherwise."""
 
 
 def gathered(where: str, folder: Path) -> list[Tool]:
@@ -89,6 +91,7 @@ def _found(where: str, module: str, name: str, folder: Path) -> object:
 
 
 def _listed(tools: object, where: str) -> Iterator[tuple[str, object]]:
+    _refuse_served(tools, where)
     if isinstance(tools, Mapping):
         for name, each in tools.items():
             if isinstance(each, list | tuple):
@@ -112,9 +115,21 @@ def _host(each: object) -> str:
     return ""
 
 
+def _refuse_served(each: object, where: str) -> None:
+    packages = {kind.__module__.partition(".")[0] for kind in type(each).__mro__}
+    if packages & _SERVED:
+        raise ConfigError(
+            where,
+            f"{type(each).__module__}.{type(each).__qualname__} belongs to an MCP server, "
+            "whose tools are what it lists",
+            "start it behind the gateway once, then lictor review",
+        )
+
+
 def _definition(server: str, each: object, where: str) -> Tool:
     if isinstance(each, Tool):
         return each
+    _refuse_served(each, where)
     adapter = _host(each) or ("lictor_langchain" if callable(each) else "")
     if not adapter:
         raise ConfigError(
