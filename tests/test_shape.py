@@ -41,7 +41,7 @@ LAYERS = [
         "telemetry",
         "template",
     },
-    {"drive", "review", "task"},
+    {"drive", "offload", "review", "task"},
     {"attempt"},
     {"verdicts"},
     {"record", "stages"},

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import threading
 from collections.abc import Awaitable, Callable, Generator
 from concurrent.futures import Future
@@ -12,10 +11,12 @@ from typing import Any
 import pytest
 
 from lictor import drive
-from lictor.drive import Body, Ended, Io, Steps, offload
+from lictor.drive import Body, Ended, Io, Steps
 from lictor.model import Outcome
+from lictor.offload import Whose, offload
 
 WAIT = 20.0
+ME = Whose("local", "alice")
 
 
 class Panic(BaseException):
@@ -190,7 +191,7 @@ def test_whatever_a_port_raises_reaches_the_pipeline_as_a_value(
     def port() -> None:
         raise error
 
-    heard = Heard(Io(offload(port), WAIT), then=ValueError("denied"))
+    heard = Heard(Io(offload(port, ME), WAIT), then=ValueError("denied"))
     with pytest.raises(ValueError, match="denied"):
         drive_(heard.steps(), lambda args: args)
     assert not heard.sent[0].interrupted
@@ -245,34 +246,10 @@ def test_a_coroutine_is_not_a_result_of_the_sync_driver() -> None:
     assert heard.sent[0].outcome is Outcome.FAILED
 
 
-def test_a_port_runs_with_the_callers_context() -> None:  # rule 4
-    seen: contextvars.ContextVar[str] = contextvars.ContextVar("seen", default="")
-    seen.set("mine")
-    assert offload(seen.get).result(WAIT) == "mine"
-
-
-def test_too_many_blocking_ports_are_refused_instead_of_queued() -> None:
-    release, started = threading.Event(), threading.Semaphore(0)
-
-    def port() -> bool:
-        started.release()
-        return release.wait(WAIT)
-
-    held: list[Future[bool]] = []
-    try:
-        with pytest.raises(RuntimeError, match="already under way"):
-            for _ in range(drive.MAX_OFFLOADED + 1):
-                held.append(offload(port))
-        assert len(held) == drive.MAX_OFFLOADED
-    finally:
-        release.set()
-    assert all(future.result(WAIT) for future in held)
-
-
-def test_a_hanging_port_does_not_block_the_event_loop() -> None:  # rule 4
+def test_a_hanging_port_does_not_block_the_event_loop() -> None:
     async def main() -> None:
         release = threading.Event()
-        heard = Heard(Io(offload(lambda: release.wait(WAIT)), WAIT), Body({}))
+        heard = Heard(Io(offload(lambda: release.wait(WAIT), ME), WAIT), Body({}))
 
         async def body(args: dict[str, object]) -> str:
             return "ran"

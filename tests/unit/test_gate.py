@@ -52,9 +52,10 @@ def test_the_event_loop_goes_on_while_a_commit_is_awaited(world: Make) -> None:
             if not writes:
                 return None
             real = w.store.inner.commit(guards, writes, entries, durable=True)
-            from lictor.drive import offload
+            from lictor.offload import Whose, offload
 
-            return offload(lambda: (release.wait(WAIT), real.result(WAIT))[1])
+            waited = lambda: (release.wait(WAIT), real.result(WAIT))[1]  # noqa: E731
+            return offload(waited, Whose("local", "alice"))
 
         w.store.on_commit = slow
         running = asyncio.create_task(w.gate.arun(w.call(w.pay, to="b", amount=1), w.abody))

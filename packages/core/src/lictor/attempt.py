@@ -8,6 +8,7 @@ from typing import NoReturn
 
 from lictor.canonical import Arguments, Json, canonical
 from lictor.model import Decision, Principal, ToolCall
+from lictor.offload import Whose
 from lictor.ports import Answer, GrantFacts, Known, Reply, SessionFacts
 from lictor.session import Reservation
 from lictor.task import Task
@@ -151,6 +152,12 @@ class Attempt:
     def args(self) -> Arguments:
         """The copied arguments."""
         return _missing("arguments") if self.taken is None else self.taken
+
+    @property
+    def whose(self) -> Whose:
+        """Whom it is made for."""
+        grant = self.task.grant
+        return Whose(grant.tenant, grant.user or self.chain[0].id)
 
     @property
     def reservation(self) -> Reservation:

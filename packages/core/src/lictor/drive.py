@@ -8,21 +8,17 @@ Rules enforced here:
    caller is gone (`interrupted`) and settles before the driver lets the cancellation through; no
    body starts any more.
 3. The driver re-raises the body's own exception, unchanged.
-4. A blocking port runs in a daemon thread with the caller's context, so that one that hangs can
-   neither block the event loop nor keep the process from ending.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import inspect
-import threading
 from collections.abc import Awaitable, Callable, Generator
 from concurrent.futures import FIRST_COMPLETED, Future
 from concurrent.futures import wait as first_wait
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from lictor.errors import Withheld
 from lictor.model import Outcome
@@ -74,37 +70,6 @@ class Ended(NamedTuple):
 
 Steps: TypeAlias = Generator[Io | Body, Ended, None]
 Pauses: TypeAlias = tuple[type[BaseException], ...]
-
-MAX_OFFLOADED: Final = 64
-"""Blocking port calls under way at once; past that, calls are denied instead of queued."""
-_free = threading.BoundedSemaphore(MAX_OFFLOADED)
-
-
-def offload(function: Callable[[], T]) -> Future[T]:
-    """Runs a blocking port in a daemon thread that has the caller's context.
-
-    Raises:
-        RuntimeError: Too many are under way.
-    """
-    if not _free.acquire(blocking=False):
-        raise RuntimeError(f"{MAX_OFFLOADED} blocking port calls are already under way")
-    future: Future[T] = Future()
-    context = contextvars.copy_context()
-
-    def work() -> None:
-        try:
-            result = context.run(function)
-        except StopIteration as error:  # no future of an event loop can carry one
-            future.set_exception(RuntimeError(f"the port raised {error!r}"))
-        except BaseException as error:
-            future.set_exception(error)
-        else:
-            future.set_result(result)
-        finally:
-            _free.release()
-
-    threading.Thread(target=work, daemon=True, name="lictor-port").start()
-    return future
 
 
 def body_ended(error: BaseException, pauses: Pauses) -> Ended:

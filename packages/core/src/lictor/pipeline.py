@@ -25,7 +25,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from lictor.attempt import Attempt, Refuse
-from lictor.drive import Body, Ended, Io, Steps, offload, wait
+from lictor.drive import Body, Ended, Io, Steps, wait
 from lictor.errors import REFUSALS, Denied, Pending, StoreError, Withheld
 from lictor.model import (
     Decision,
@@ -33,6 +33,7 @@ from lictor.model import (
     ToolCall,
     ulid,
 )
+from lictor.offload import offload
 from lictor.ports import (
     AskIs,
     BudgetFits,
@@ -273,7 +274,7 @@ class Pipeline:
                 a.task.session.moved()
                 if not a.turn:  # take turns with the other calls of this session from here on
                     turn = a.task.session.turn
-                    ended = yield Io(offload(lambda: turn.acquire(timeout=1.0)), 2.0)
+                    ended = yield Io(offload(lambda: turn.acquire(timeout=1.0), a.whose), 2.0)
                     a.turn = ended.value is True
 
     def _disown(

@@ -30,7 +30,7 @@ from lictor import schema
 from lictor.attempt import Attempt, RecordKey, Refuse, encodable, recorded
 from lictor.canonical import InputInvalid, Json, canonical, take
 from lictor.catalog import Catalog
-from lictor.drive import Body, Ended, Io, offload
+from lictor.drive import Body, Ended, Io
 from lictor.errors import POLICY_STAGE, REFUSALS, ConfigError, StoreError
 from lictor.model import (
     UNITS,
@@ -44,6 +44,7 @@ from lictor.model import (
     ToolKey,
     derived_id,
 )
+from lictor.offload import PEOPLE, offload
 from lictor.ports import (
     Answer,
     Approvals,
@@ -137,7 +138,9 @@ class Stages:
         reviewer, gone, code = self.reviewer, Event(), refuse.code
         tool, view = a.call.tool, a.args.view
         ended = yield Io(
-            offload(lambda: reviewer.review(tool, view, code, gone)), REVIEW_SECONDS, gone.set
+            offload(lambda: reviewer.review(tool, view, code, gone), a.whose, PEOPLE),
+            REVIEW_SECONDS,
+            gone.set,
         )
         if ended.interrupted:
             raise Refuse("interrupted")
@@ -380,7 +383,9 @@ class Stages:
             except BaseException as error:  # engines in other languages panic past Exception
                 raise Refuse("policy_error", told(error)) from None
         else:
-            ended = yield Io(offload(lambda: self.policy.evaluate(query)), self.policy_seconds)
+            ended = yield Io(
+                offload(lambda: self.policy.evaluate(query), a.whose), self.policy_seconds
+            )
             if isinstance(ended.error, TimeoutError):
                 raise Refuse("policy_timeout", f"no answer in {self.policy_seconds} s")
             if ended.error is not None:
@@ -400,7 +405,8 @@ class Stages:
         if self.approvals is None:
             raise Refuse("ask_unavailable", _listed(*why, NO_CHANNEL), **refusal)
         ask, approvals = self._question(a, asks, why), self.approvals
-        ended = yield Io(offload(lambda: approvals.answer(ask)), self.ask_seconds, ask.gone.set)
+        future = offload(lambda: approvals.answer(ask), a.whose, PEOPLE)
+        ended = yield Io(future, self.ask_seconds, ask.gone.set)
         if ended.interrupted:
             if approvals.lasting:  # the question stays where somebody can still answer it
                 a.task.waits(a.digest)
@@ -441,7 +447,7 @@ class Stages:
             digest=a.digest,
             task=a.task.id,
             tenant=a.task.grant.tenant,
-            user=a.task.grant.user or a.chain[0].id,
+            user=a.whose.user,
             agent=a.chain[-1].id,
             tool=a.call.tool.key,
             arguments=a.view,
