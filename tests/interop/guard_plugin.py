@@ -1,11 +1,12 @@
 """A pytest plugin: every server that the SDK's own tests make has the gate in its way.
 
 What is tried is that the gate, where it allows, changes nothing. So it allows all it can: the
-reviewer accepts whatever he meets, at once, and three rules that those tests' servers break on
-purpose are lifted. Each has tests of its own elsewhere; the rest of the gate is the real one.
+reviewer accepts whatever he meets, at once, and four rules that those tests break on purpose are
+lifted. Each has tests of its own elsewhere; the rest of the gate is the real one.
 
 * A tool or prompt that the server does not list is called all the same.
 * Arguments that its schema says nothing of pass.
+* Two notifications that no protocol has, and those tests make up, pass.
 * The gate's short looks at its own files count as no blocking of the event loop.
 """
 
@@ -31,7 +32,6 @@ from lictor.ports import Known
 from lictor.testing import UnsafeAllowAll
 from lictor_mcp import GateMiddleware
 from lictor_mcp.callers import Caller
-from lictor_mcp.guard import Failed
 from lictor_mcp.offers import Offers
 
 SERVER = "local"
@@ -41,6 +41,8 @@ LOOKS = (
     ("lictor/protect/reach.py", "reached"),
 )
 """File and function of ours that ask the disk on the event loop: rows by their key, and paths."""
+
+MADE_UP = frozenset({"custom/barrier", "notifications/custom"})
 
 
 class Agreeable(Catalog):
@@ -87,7 +89,7 @@ _get = Offers.get
 async def _offered(self: Any, name: str, *, anew: bool = False) -> Tool | None:
     try:
         found = await _get(self, name, anew=anew)
-    except Failed:
+    except Exception:  # a list that nobody was meant to ask for
         found = None
     if found is None:
         shown = name if self._method == "tools/list" else f"{m.OURS}prompt/{name}"
@@ -119,6 +121,7 @@ def _guarded(self: Any, *arguments: Any, **options: Any) -> None:
 _folder = Path(tempfile.mkdtemp(prefix="lictor-interop-"))
 atexit.register(shutil.rmtree, _folder, ignore_errors=True)
 _gate = gate_of(_folder)
+m.FROM_CLIENT |= MADE_UP  # type: ignore[misc]
 m.tool_of, m.prompt_of = _opened(m.tool_of), _opened(m.prompt_of)
 Offers.get = _offered  # type: ignore[method-assign]
 BlockBuster.activate = _looking  # type: ignore[method-assign]
