@@ -69,6 +69,43 @@ async def test_a_request_of_the_server_hidden_between_line_ends_does_not_reach_t
     assert not any(b"\r" in raw or b"\n" in raw for raw in made.raws)
 
 
+UNICODE_ENDS = ["\u2028", "\u2029", "\x85", "\u2028\u2028"]
+
+
+@pytest.mark.attack("X110")
+@pytest.mark.parametrize("end", UNICODE_ENDS)
+async def test_a_line_end_of_unicode_in_an_argument_ends_no_line_at_the_server(
+    line: Callable[..., Line], end: str
+) -> None:
+    """`str.splitlines` and httpx end a line there, and JSON lets it stand in a text as it is."""
+    made = line()
+    raw = frame(f'{{"name":"look","arguments":{{"name":"a{end}\\\\{end}"}}}}')
+    assert await pushed(made, raw) == ["permit"]
+
+    assert len(made.server.raws[-1].decode().splitlines()) == 1
+    assert json.loads(made.server.raws[-1]) == json.loads(raw)
+
+
+@pytest.mark.attack("X110")
+@pytest.mark.parametrize("end", UNICODE_ENDS)
+async def test_a_line_end_of_unicode_in_a_result_ends_no_line_at_the_client(
+    line: Callable[..., Line], end: str
+) -> None:
+    text = json.dumps(f"{end}id: 7{end}", ensure_ascii=False)
+    content = f'[{{"type":"text","text":{text}}}]'
+    answer = f'{{"jsonrpc":"2.0","id":1,"result":{{"content":{content}}}}}'
+    made = line()
+    made.server.answers["tools/call"] = lambda message: None
+    with made.task():
+        await made.relay.from_client(frame(READ))
+        await made.server.heard("tools/call")
+        await made.server.say(answer.encode())
+        await made.quiet()
+
+    assert len(made.raws[-1].decode().splitlines()) == 1
+    assert made.got[-1] == json.loads(answer)
+
+
 TWO_READINGS = {
     "name twice": '{"name":"look","name":"put","arguments":{"name":"a","text":"b"}}',
     "name twice, one escaped": '{"name":"look","\\u006eame":"put","arguments":{"name":"a"}}',
@@ -171,9 +208,7 @@ async def test_allowed_bytes_go_on_and_come_back_as_they_are(line: Callable[...,
     made = line()
     odd = '{"name" :"look","arguments":{"name":"\\u0061\\/ \xe9\U0001f600"} ,"_meta":{"x":[1.5]}}'
     made.server.answers["tools/call"] = lambda message: None
-    answer = (
-        b'{"jsonrpc":"2.0" , "id":1,"result":{"content":[],"x":1.50,"y":"\xe2\x80\xa8\\u0041"}}'
-    )
+    answer = b'{"jsonrpc":"2.0" , "id":1,"result":{"content":[],"x":1.50,"y":"\xc3\xa9\\u0041"}}'
     with made.task():
         await made.relay.from_client(frame(odd) + b"\r\n")
         await made.server.heard("tools/call")

@@ -7,7 +7,8 @@ Rules enforced here:
 2. Size and depth are bounded before anything looks inside.
 3. An id is a text or a whole number, and `1`, `"1"` and `true` are three things.
 4. A message is one line wherever it goes: readers disagree which characters end a line, so that one
-   which we read as one message could be several to somebody else.
+   which we read as one message could be several to somebody else. Line ends of Unicode in a text
+   go on in their escaped spelling, which says the same.
 5. What is written is ASCII: no character of a message can break a line or a parser.
 6. `_meta` can be written anew; every other byte of the message stays as it came.
 
@@ -39,6 +40,13 @@ _decoder: Final = json.JSONDecoder()
 _SPACE: Final = b" \t\r\n"
 _ONE_LINE: Final = bytes.maketrans(b"\r\n", b"  ")
 """In JSON both can stand between parts only, where a space says the same."""
+
+_UNICODE_ENDS: Final = (
+    (b"\xc2\x85", b"\\u0085"),
+    (b"\xe2\x80\xa8", b"\\u2028"),
+    (b"\xe2\x80\xa9", b"\\u2029"),
+)
+"""These can stand in texts only; many readers of lines (httpx, `str.splitlines`) end one there."""
 
 OURS: Final = frozenset({"lictor/grant", "lictor/proof"})
 """Members of `_meta` in which authority travels between parts of Lictor, and to nobody else."""
@@ -73,8 +81,8 @@ class Message:
     Attributes:
         kind: `request`, `notification`, `result` or `error`.
         value: The whole of it; never changed in place.
-        raw: As it came, without white space around it, and with spaces for line ends between its
-            parts.
+        raw: As it came, without white space around it, with spaces for line ends between its
+            parts, and with line ends of Unicode escaped.
         loose: Other parsers may hand a tool something else: a number is not in its canonical
             spelling (`1.0`, `1e2`, `-0`), or names of one object differ in nothing but case.
         ours: Some object in it has a member of `OURS`.
@@ -145,8 +153,15 @@ def parse(raw: bytes, *, max_bytes: int = MAX_BYTES) -> Message:
     if not isinstance(value, dict):
         raise Malformed(INVALID_REQUEST, "is no object")
     _refuse_deep(value)
+    return Message(_kind(value), value, _line(raw), seen.loose, seen.ours)
+
+
+def _line(raw: bytes) -> bytes:
     line = raw.strip(_SPACE).translate(_ONE_LINE)
-    return Message(_kind(value), value, line, seen.loose, seen.ours)
+    if not line.isascii():
+        for end, spelled in _UNICODE_ENDS:
+            line = line.replace(end, spelled)
+    return line
 
 
 def with_meta(message: Message, meta: Mapping[str, Any]) -> Message:

@@ -115,6 +115,7 @@ class Incoming:
             if lost is not None:
                 lost.lost(UNREADABLE)
             return
+        event = replace(event, data=message.raw)
         if message.kind in ("result", "error"):
             await self._answered(event, message, out, table)
         elif message.kind == "notification":
