@@ -58,7 +58,7 @@ def run_stdio(
     try:
         if command:
             known = opened.mcp.servers.get(name)
-            made = [_of(name, known or ServerPart(), command, env)]
+            made = [server_of(name, known or ServerPart(), command, env)]
         else:
             made = list(_listed(opened, servers))
         return serve(lambda: StdioGateway.of(opened.gate, made, opened=opened))
@@ -85,7 +85,7 @@ def _listed(opened: Opened, wanted: Sequence[str]) -> Iterable[Server]:
                 "lictor gateway --listen 127.0.0.1:8700 serves it",
             )
         _refuse_missing(f"{opened.project.path}: mcp.servers.{name}", command)
-        yield _of(name, parts[name], command)
+        yield server_of(name, parts[name], command)
 
 
 def _refuse_missing(where: str, command: Sequence[str]) -> None:
@@ -95,7 +95,17 @@ def _refuse_missing(where: str, command: Sequence[str]) -> None:
         )
 
 
-def _of(name: str, part: ServerPart, command: Sequence[str], more: Sequence[str] = ()) -> Server:
+def server_of(
+    name: str, part: ServerPart, command: Sequence[str], more: Sequence[str] = ()
+) -> Server:
+    """A server that is started, as the project says.
+
+    Args:
+        name: Its id in the catalog.
+        part: What the project says of it.
+        command: Starts it.
+        more: Names of environment variables that it gets as well.
+    """
     return Server(
         name,
         command,

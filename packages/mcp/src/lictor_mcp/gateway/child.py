@@ -115,6 +115,7 @@ class Child:
         env: Its environment.
         cwd: The folder that it starts in; ours if left out.
         keeper: Ends it if we are killed.
+        errors: Where its stderr goes; to ours if left out.
     """
 
     def __init__(
@@ -124,9 +125,10 @@ class Child:
         *,
         cwd: str | None = None,
         keeper: Keeper | None = None,
+        errors: int | None = None,
     ) -> None:
         self._command, self._env, self._cwd = tuple(command), dict(env), cwd
-        self._keeper = keeper
+        self._keeper, self._errors = keeper, errors
         self._process: asyncio.subprocess.Process | None = None
 
     @property
@@ -144,6 +146,7 @@ class Child:
             *self._command,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
+            stderr=self._errors,
             env=self._env,
             cwd=self._cwd,
             limit=MAX_BYTES,

@@ -24,7 +24,7 @@ from lictor_mcp.waiting import GONE, UNREADABLE, Unanswered, result_of
 from lictor_mcp.wire import INTERNAL_ERROR, Malformed, Message, parse, write
 
 LEAVE_SECONDS: Final = 2.0
-_META: Final[Wire] = {
+META: Final[Wire] = {
     m.VERSION: STATELESS,
     "io.modelcontextprotocol/clientInfo": {
         "name": "lictor-gateway",
@@ -32,6 +32,7 @@ _META: Final[Wire] = {
     },
     "io.modelcontextprotocol/clientCapabilities": {},
 }
+"""What every request of ours says in the protocol without sessions."""
 
 
 class Own:
@@ -71,7 +72,7 @@ class Own:
         """
         given = dict(params)
         if self._stateless:
-            given["_meta"] = _META
+            given["_meta"] = META
         self._count += 1
         id = f"lictor-{self.label}-{self._count}"
         request = {"jsonrpc": "2.0", "id": id, "method": method, "params": given}

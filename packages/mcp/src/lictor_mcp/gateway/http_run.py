@@ -74,8 +74,8 @@ def run_http(
         parts = {name: (mcp.servers.get(name) or ServerPart()).model_copy(update={"url": upstream})}
     else:
         parts = _listed(made, mcp, servers)
-    tokens = {key: _token(folder, part) for key, part in parts.items()}
-    urls = {key: _address(made, key, part) for key, part in parts.items()}
+    tokens = {key: token_of(folder, part) for key, part in parts.items()}
+    urls = {key: address(made.path, key, part) for key, part in parts.items()}
     sock = listener(listen)
     try:
         asking = Asking() if mcp.confirm else None
@@ -141,12 +141,27 @@ def _listed(project: Project, mcp: McpPart, wanted: Sequence[str]) -> dict[str, 
     return {name: mcp.servers[name] for name in names}
 
 
-def _token(folder: Path, part: ServerPart) -> str:
+def token_of(folder: Path, part: ServerPart) -> str:
+    """Our own credential for a server; empty if it has none.
+
+    Raises:
+        ConfigError: Its file is not there, or others can read it.
+    """
     return "" if part.token is None else credential(folder / part.token)
 
 
-def _address(project: Project, name: str, part: ServerPart) -> str:
-    where = f"{project.path}: mcp.servers.{name}.url"
+def address(project: Path, name: str, part: ServerPart) -> str:
+    """Where a server is.
+
+    Args:
+        project: The file that says so.
+        name: Its id in the catalog.
+        part: What the project says of it.
+
+    Raises:
+        ConfigError: It is no address that our credential may be sent to.
+    """
+    where = f"{project}: mcp.servers.{name}.url"
     found = urlsplit(part.url or "")
     if part.url is None:
         raise ConfigError(where, "is missing: over HTTP a server has an address", "write url =")

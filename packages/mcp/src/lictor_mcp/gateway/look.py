@@ -1,29 +1,39 @@
-"""Starts a server once, to have its definitions reviewed before a client uses it."""
+"""Asks a server once what it offers, to have it reviewed before anybody uses it.
+
+Rules enforced here:
+
+1. It is started or reached as the gateway does it: same command, environment, credential, and what
+   it is counts in every pin as it does there.
+2. It has so long to answer everything; then it ends, with all that it has started.
+3. What it writes to its stderr does not reach this terminal, where it could say that all is well.
+4. It learns nothing of us, and gets an error for what it asks.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+import shlex
+from collections.abc import Coroutine, Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from lictor.errors import ConfigError
-from lictor.gate import Gate
+from lictor.forms import visible
+from lictor.model import SERVER_ID
+from lictor.settings import McpPart, ServerPart
 from lictor_mcp import methods as m
-from lictor_mcp.gateway.child import Keeper, environment
-from lictor_mcp.gateway.identity import identity as identity_of
+from lictor_mcp.gateway import server_of
+from lictor_mcp.gateway.child import Child, Keeper, environment
+from lictor_mcp.gateway.http_run import address, token_of
+from lictor_mcp.gateway.listing import Found, Nonsense, found
 from lictor_mcp.gateway.opening import open_gate
-from lictor_mcp.gateway.upstream import Server, Upstream
-from lictor_mcp.guard import Failed, Refused
-from lictor_mcp.waiting import Unanswered
-from lictor_mcp.wire import parse, write
+from lictor_mcp.gateway.pending import PENDING
+from lictor_mcp.gateway.talking import HttpTalk, StdioTalk, Tail
+from lictor_mcp.gateway.upstream import Server
+from lictor_mcp.guard import Failed
 
 SECONDS: Final = 60.0
-HELLO: Final = {
-    "protocolVersion": "2025-11-25",
-    "capabilities": {},
-    "clientInfo": {"name": "lictor", "version": "1"},
-}
+_WAITING: Final = frozenset({"tool_unreviewed", "tool_changed"})
 
 
 def look(
@@ -43,49 +53,119 @@ def look(
     Raises:
         ConfigError: The server cannot be asked.
     """
+    server = Server(name, command, environment((), env))
     opened = open_gate(project, server=name)
     try:
-        server = Server(name, command, environment((), env))
-        return opened.project.path.parent, asyncio.run(_looked(opened.gate, server))
+        made = _asked(" ".join(command), _started(server, SECONDS))
+        for tool in made.tools:
+            opened.gate.met(tool)
+        check = opened.gate.catalog.check
+        waiting = [tool.key.name for tool in made.tools if check(tool) in _WAITING]
+        own = [name for name in waiting if name != PENDING and not name.startswith(m.OURS)]
+        return opened.project.path.parent, len(own)
     finally:
         opened.close()
 
 
-async def _looked(gate: Gate, server: Server) -> int:
-    async def to_client(raw: bytes) -> None:
-        """There is none: what the server says by itself is for nobody."""
+def offered(
+    name: str,
+    mcp: McpPart | None,
+    *,
+    project: Path,
+    command: Sequence[str] = (),
+    env: Sequence[str] = (),
+) -> Found:
+    """Everything that a server offers now; nothing is written.
 
-    keeper = Keeper()
-    keeper.start()
-    upstream = Upstream(
-        gate,
-        server,
-        to_client,
-        keeper=keeper,
-        identify=lambda it: identity_of(it.command, env=it.env, cwd=it.cwd),
-    )
-    running = asyncio.create_task(upstream.run())
-    try:
-        async with asyncio.timeout(SECONDS):
-            return await _asked(upstream)
-    except (Failed, Refused, Unanswered, TimeoutError, ValueError) as error:
+    Args:
+        name: Its id in the catalog.
+        mcp: What the project says of its servers.
+        project: Absolute path of `lictor.toml`.
+        command: Starts it, instead of what the project says.
+        env: Names of environment variables that the server of `command` gets as well.
+
+    Raises:
+        ConfigError: There is no such server, it cannot be asked, or lists what nobody can review.
+    """
+    if not SERVER_ID.fullmatch(name) or name == "local":
+        problem = "is no id of a server: small letters, digits and dashes, and not local"
+        raise ConfigError("--server", f"{visible(name)} {problem}", "call it what it is: notes")
+    servers = {} if mcp is None else mcp.servers
+    where = f"{project}: mcp.servers.{name}"
+    if name not in servers and not command:
+        known = f"name one of: {', '.join(sorted(servers))}; or " if servers else ""
         raise ConfigError(
-            " ".join(server.command), f"cannot be asked what it offers: {error}", "start it by hand"
-        ) from None
+            f"{project}: mcp.servers",
+            f"does not name {name}",
+            f"{known}put its command behind --",
+        )
+    part = servers.get(name, ServerPart())
+    seconds = min(SECONDS, part.timeout)
+    started = command or part.command
+    if started:
+        server = server_of(name, part, started, env)
+        where = shlex.join(command) if command else where
+        made = _asked(where, _started(server, seconds))
+    else:
+        url, token = address(project, name, part), token_of(project.parent, part)
+        made = _asked(where, _reached(name, url, token, seconds))
+    if made.odd:
+        raise ConfigError(
+            where,
+            f"lists what nobody can review: {'; '.join(made.odd)}",
+            "have it mended. The gateway hides these and offers the others; lictor review takes "
+            "those once a client has used it",
+        )
+    return made
+
+
+def _asked(where: str, asking: Coroutine[Any, Any, Found]) -> Found:
+    try:
+        return asyncio.run(asking)
+    except OSError as error:
+        problem = f"{error.filename or 'its program'} cannot be used: {error.strerror}"
+        mend = "install it, or mend its path"
+    except Nonsense as error:
+        problem, mend = f"cannot be asked what it offers: {error}", "start it by hand, and see why"
+    raise ConfigError(visible(where), visible(problem), mend) from None
+
+
+async def _started(server: Server, seconds: float) -> Found:
+    keeper, tail = Keeper(), Tail()
+    child = Child(
+        server.command, server.env, cwd=server.cwd, keeper=keeper, errors=await tail.open()
+    )
+    keeper.start()
+    try:
+        try:
+            lines = await child.start()
+        finally:
+            tail.begun()
+        return await _in_time(seconds, found(server.name, StdioTalk(server, child, lines)))
+    except Nonsense as problem:
+        await child.stop()
+        raise Nonsense(f"{problem}{await tail.told()}") from None
     finally:
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
-        await upstream.end()
+        await child.stop()
         keeper.stop()
+        tail.close()
 
 
-async def _asked(upstream: Upstream) -> int:
-    hello = {"jsonrpc": "2.0", "id": "hello", "method": "initialize", "params": HELLO}
-    said = await upstream.relay.ask(parse(write(hello)))
-    note = {"jsonrpc": "2.0", "method": "notifications/initialized"}
-    await upstream.relay.notified(parse(write(note)))
-    offers = said.get("capabilities")
-    if isinstance(offers, dict) and "resources" in offers:
-        upstream.guard.gate.met(m.method_tool(upstream.server.name, "resources/read"))
-    await upstream.guard.offered()
-    return await upstream.guard.waiting()
+async def _reached(name: str, url: str, token: str, seconds: float) -> Found:
+    talk = HttpTalk(url, token)
+    try:
+        return await _in_time(seconds, found(name, talk))
+    finally:
+        await talk.close()
+
+
+async def _in_time(seconds: float, asking: Coroutine[Any, Any, Found]) -> Found:
+    """Whatever keeps it from answering, in words."""
+    try:
+        async with asyncio.timeout(seconds):
+            return await asking
+    except TimeoutError:
+        problem = f"it has not answered within {seconds:g} seconds"
+    except Failed as failed:
+        problem = str(failed.error.get("message"))[:300]
+    raise Nonsense(problem) from None
