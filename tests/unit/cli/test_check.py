@@ -178,6 +178,18 @@ def test_drift_names_new_changed_blocked_and_missing(project: Project, program: 
     assert "files/look is not reviewed" in output
 
 
+def test_what_is_invisible_in_a_changed_tool_is_escaped_once(
+    project: Project, program: str
+) -> None:
+    source = (project.folder / f"{program}.py").read_text()
+    changed = source.replace('"Pays."', r'"Pays.\u200b [bold]"')
+    (project.folder / f"{program}.py").write_text(changed)
+
+    output = project.check("--tools", f"{program}:TOOLS", ends=1)
+
+    assert r"{+\u{200b} [bold]+}" in output
+
+
 def test_what_ran_as_the_main_program_is_the_same_when_it_is_imported(
     project: Project, program: str
 ) -> None:

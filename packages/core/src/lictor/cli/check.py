@@ -74,7 +74,8 @@ def check(
 def _drift(project: Project, here: Place, where: str) -> bool:
     console.print(f"importing {plain(where)}")
     found = drifted(project.catalog, gathered(where, here.folder))
-    console.print(plain_lines(found), style="red" if found else None)
+    told = str(found)  # shows what is invisible by itself
+    console.print(told, style="red" if found else None, markup=False)
     return not found
 
 
