@@ -49,7 +49,7 @@ LAYERS = [
     {"gate"},
     {"assemble", "reload"},
     {"dev", "gather", "place", "rehearse", "subagent"},
-    {"policytest"},
+    {"attack", "policytest"},
     {"cli", "demo", "helpers", "testing"},
 ]
 """A module imports from layers above its own only; parts of one layer do not know each other."""

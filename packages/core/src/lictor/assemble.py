@@ -15,7 +15,9 @@ import logging
 import os
 import secrets
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -280,6 +282,46 @@ def rehearsal(project: Project, folder: Path) -> Gate:
     )
 
 
+@dataclass(slots=True)
+class Stage:
+    """Where gates come up that must not touch their project: over a store that is thrown away.
+
+    Attributes:
+        folder: For the store.
+        project: What the last gate was made from.
+        gate: The last gate.
+    """
+
+    folder: Path
+    project: Project | None = None
+    gate: Gate | None = None
+
+    def rehearse(self, project: Project) -> Gate:
+        """A gate of the project on this stage."""
+        folder = self.folder / secrets.token_hex(4)
+        folder.mkdir()
+        self.project, self.gate = project, rehearsal(project, folder)
+        return self.gate
+
+
+_stage: ContextVar[Stage | None] = ContextVar("lictor_stage", default=None)
+
+
+def stage() -> Stage | None:
+    """The stage that gates come up on, if there is one."""
+    return _stage.get()
+
+
+@contextmanager
+def staged(where: Stage) -> Iterator[None]:
+    """While it lasts, `Gate.from_file` and `Gate.dev` make gates on a stage."""
+    token = _stage.set(where)
+    try:
+        yield
+    finally:
+        _stage.reset(token)
+
+
 def assemble(
     path: Path,
     *,
@@ -289,6 +331,8 @@ def assemble(
 ) -> Gate:
     """The gate of a project; see `Gate.from_file`."""
     project = read(path)
+    if (where := stage()) is not None:
+        return where.rehearse(project)
     process = project.settings.process
 
     def channel(store: Store) -> Approvals:

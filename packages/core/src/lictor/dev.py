@@ -28,7 +28,7 @@ from lictor import settings as settings_file
 from lictor.approval import Watched
 from lictor.approval.terminal import AtTerminal, Gone, Terminal, Unanswered
 from lictor.approval.tty import WATCH, NoTerminal
-from lictor.assemble import Project, declare, gate_of, project_of
+from lictor.assemble import Project, declare, gate_of, project_of, stage
 from lictor.canonical import Json
 from lictor.catalog import classify, diff, entries, propose
 from lictor.errors import ConfigError
@@ -93,6 +93,8 @@ def _named(text: str) -> str:
 
 def _open(folder: Path, agent: str, *, telemetry: Callable[..., Telemetry], clock: Clock) -> Gate:
     project, terminal = _project(folder, agent), Terminal()
+    if (where := stage()) is not None:
+        return where.rehearse(project)
     reviewer = LiveReview(project, terminal, account())
 
     def channel(store: Store) -> Approvals:

@@ -14,7 +14,8 @@ Rules enforced here:
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
@@ -113,6 +114,17 @@ class Seam:
         """Whether the body has an effect; one that nobody has reviewed counts as one."""
         found = self.gate.catalog.known(self.shape.tool.key)
         return found is None or found.review.effectful
+
+
+@contextmanager
+def replaced(bodies: Mapping[Seam, dict[str, Callable[..., Any]]]) -> Iterator[None]:
+    """While it lasts, other callables run where a call is allowed: for `lictor attack`."""
+    before = {seam: _originals[seam] for seam in bodies}
+    _originals.update(bodies)
+    try:
+        yield
+    finally:
+        _originals.update(before)
 
 
 def seam_of(tool: BaseTool) -> Seam:

@@ -6,7 +6,19 @@ import sys
 
 import typer
 
-from lictor.cli import audit, catalog, check, demo, explain, gateway, init, review, test, watch
+from lictor.cli import (
+    attack,
+    audit,
+    catalog,
+    check,
+    demo,
+    explain,
+    gateway,
+    init,
+    review,
+    test,
+    watch,
+)
 from lictor.errors import LictorError
 
 app = typer.Typer(
@@ -24,6 +36,7 @@ app.add_typer(test.app, name="test")
 app.command("explain")(explain.explain)
 app.add_typer(catalog.app, name="catalog")
 app.add_typer(audit.app, name="audit")
+app.command("attack")(attack.attack)
 app.add_typer(gateway.app, name="gateway")
 
 

@@ -1,0 +1,101 @@
+"""`lictor attack module:agent`: every applicable bypass on the user's own agent."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+
+from lictor.assemble import Stage, staged
+from lictor.attack.lab import Lab, Recorder, Target, only
+from lictor.attack.run import run, told
+from lictor.cli.shared import console, plain
+from lictor.errors import ConfigError
+
+ADAPTERS: Final = ("lictor_langchain", "lictor_llamaindex")
+
+
+def attack(
+    agent: Annotated[str, typer.Argument(help="module:name of the agent, or of what makes it.")],
+    task: Annotated[str | None, typer.Option(help="The [tasks.x] that it runs under.")] = None,
+    name: Annotated[str | None, typer.Option("--agent", help="The [agents.x] that acts.")] = None,
+    user: Annotated[str | None, typer.Option(help="The [users.x] that it acts for.")] = None,
+) -> None:
+    """Tries ways around the gate on your own agent; nothing of yours runs or is written.
+
+    Imports your program, so what it does on import happens. Exit code 1 if something went through.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        stage = Stage(Path(folder))
+        with staged(stage):
+            target = _target(_load(agent), agent)
+        if stage.project is None or stage.gate is None:
+            raise ConfigError(
+                agent, "makes no gate", "create it with Gate.from_file(…) where it is imported"
+            )
+        if any(each is not stage.gate for each in target.gates):
+            raise ConfigError(agent, "has tools of several gates", "give all its tools one gate")
+        settings = stage.project.settings
+        process = settings.process
+        lab = Lab(
+            stage.project,
+            target,
+            stage.gate,
+            only(settings.agents, "agent", name or (process and process.agent) or None),
+            only(settings.users, "user", user or (process and process.user) or None),
+            _task(settings.tasks, task or (process and process.task) or None),
+            Recorder(),
+        )
+        try:
+            findings = list(run(lab))
+        finally:
+            stage.gate.close()
+    told(findings, lambda line: console.print(plain(line)))
+    if any(each.state == "went through" for each in findings):
+        raise typer.Exit(1)
+
+
+def _task(templates: Any, given: str | None) -> str | None:
+    return only(templates, "task", given) if templates or given else None
+
+
+def _load(name: str) -> Any:
+    module, _, path = name.partition(":")
+    if not module or not path:
+        raise ConfigError(name, "names no agent", "write module:name, as in my_app:agent")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        found: Any = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise ConfigError(name, str(error), "run this where the module can be imported") from error
+    for part in path.split("."):
+        if not hasattr(found, part):
+            raise ConfigError(name, f"{module} has no {part}", "mend the name")
+        found = getattr(found, part)
+    return found
+
+
+def _target(found: Any, name: str) -> Target:
+    missing = []
+    for adapter in ADAPTERS:
+        try:
+            module = importlib.import_module(f"{adapter}.attack")
+        except ModuleNotFoundError:
+            missing.append(adapter.replace("_", "-"))
+            continue
+        target: Target | None = module.target(found)
+        if target is None and callable(found):
+            target = module.target(found())
+        if target is not None:
+            return target
+    raise ConfigError(
+        name,
+        "is no agent of a host that an adapter here knows",
+        f"pip install {' or '.join(missing)}" if missing else "name the agent itself",
+    )
