@@ -4,8 +4,7 @@
 
 A driver for a guard of LangChain subclasses `lictor_langchain.testing.host.LangChain` and says how
 that guard wraps tools or agents, and how it asks; thirty lines do. What the card prints was run.
-Attacks of the list that no driver of a host can try (a policy engine, tokens, credentials, …) are
-named as not tried.
+What no driver of a host can try (a policy engine, tokens, credentials, …) is not on it.
 """
 
 from __future__ import annotations
