@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from lictor.catalog import remarks
 from lictor.testing import UnsafeApprovals, UnsafeScripted, reviewed
 from lictor_mcp import methods as m
+from lictor_mcp.gateway.several import Several
 from lictor_mcp.testing import FILES, HostileServer, Line, definition, known
+from lictor_mcp.wire import Message
 
 pytestmark = pytest.mark.asyncio
 LOOK = definition("look", "name")
@@ -349,3 +353,79 @@ async def test_a_default_of_the_schema_is_not_what_the_server_would_take(
         assert await made.call("read") != "permit"
         assert made.server.called == []
         assert await made.call("read", path="/data/a") == "permit"
+
+
+@pytest.mark.attack("X111")
+@pytest.mark.parametrize(
+    "text", ["x" + " " * 4_000_000, "\n" * 4_000_000, "<" * 2_000_000, "<!" * 1_000_000]
+)
+async def test_a_description_that_takes_hours_to_be_looked_at_does_not_hold_the_reviewer(
+    text: str,
+) -> None:
+    tool = m.tool_of(FILES, "it", altered(description=text))
+    assert any("characters long" in each for each in remarks(tool))
+
+
+class Offering:
+    """A server among several, as its relay shows it: it offers a template of resources."""
+
+    guard = None
+
+    def __init__(self, template: str) -> None:
+        self.template = template
+
+    async def ask_server(self, method: str, params: Any) -> dict[str, Any]:
+        one = {"uriTemplate": self.template, "name": "t"}
+        return {m.LISTS[method]: [one] if method == "resources/templates/list" else []}
+
+    async def ask(self, message: Message) -> dict[str, Any]:
+        return {"contents": [{"uri": message.params["uri"], "text": self.template}]}
+
+
+@pytest.mark.attack("X111")
+async def test_a_template_that_takes_hours_to_be_compared_does_not_hold_the_other_servers() -> None:
+    told: list[dict[str, Any]] = []
+
+    async def to_client(raw: bytes) -> None:
+        told.append(json.loads(raw))
+
+    uri = f"x://{'a' * 5_000}"
+    servers: Any = {"a": Offering("x://" + "{a}" * 40 + "!"), "b": Offering("x://{name}")}
+    front = Several(servers, to_client)
+    request = {"jsonrpc": "2.0", "id": 1, "method": "resources/read", "params": {"uri": uri}}
+    await front.from_client(json.dumps(request).encode())
+    await front.drain(60.0)
+
+    assert [each["result"]["contents"][0]["text"] for each in told] == ["x://{name}"]
+
+
+@pytest.mark.parametrize(
+    ("template", "uri", "fits"),
+    [
+        ("x://{a}", "x://1", True),
+        ("x://{a}", "x://", False),
+        ("x://{a}/{b}", "x://1/2/3", True),
+        ("x://{a}/{b}", "x://1/", False),
+        ("x://{a}{b}", "x://1", False),
+        ("x://{a}{b}", "x://12", True),
+        ("x://{a}/z", "x://1/z/z", True),
+        ("x://{a}/z", "x:///z", False),
+        ("x://{a}", "y://1", False),
+        ("x://all", "x://all", False),
+    ],
+)
+async def test_an_address_is_one_of_a_template_if_something_stands_at_each_gap(
+    template: str, uri: str, fits: bool
+) -> None:
+    told: list[dict[str, Any]] = []
+
+    async def to_client(raw: bytes) -> None:
+        told.append(json.loads(raw))
+
+    servers: Any = {"a": Offering(template), "b": Offering("other://{name}")}
+    front = Several(servers, to_client)
+    request = {"jsonrpc": "2.0", "id": 1, "method": "resources/read", "params": {"uri": uri}}
+    await front.from_client(json.dumps(request).encode())
+    await front.drain(60.0)
+
+    assert ["result" in each for each in told] == [fits]

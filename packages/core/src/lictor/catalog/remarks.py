@@ -32,7 +32,7 @@ _TAGS: Final = {each: chr(each - 0xE0000) for each in range(0xE0020, 0xE007F)}
 _GAP: Final = re.compile(r"\n\s{8,}(?=\S)|\s{24,}(?=\S)")
 _ENDS: Final = re.compile(r"(?<=[.!?])\s+")
 _SPEAKS: Final = re.compile(
-    r"<\W*(important|system|instructions?|assistant|admin|secret|hidden)\b"
+    r"<\W{0,8}(important|system|instructions?|assistant|admin|secret|hidden)\b"
     r"|\b(ignore|disregard|forget|override)\b.{0,40}\b(previous|prior|above|earlier|other|system)\b"
     r"|\b(do not|don.t|never)\s+(tell|mention|inform|reveal|disclose|notify|alert|warn)\b"
     r"|\bwithout\s+(tell|mention|inform|notify|alert)ing\b"
@@ -93,7 +93,9 @@ def _of(part: str, text: str) -> Iterator[str]:
         spelled = f", which spell {_quoted(letters)}" if letters else ""
         plural = "s" if len(unseen) > 1 else ""
         yield f"{part} has {len(unseen)} character{plural} that cannot be seen{spelled}"
-    if _GAP.search(text):
+    if _GAP.search(
+        text.rstrip()
+    ):  # a gap before nothing would be looked at from each of its places
         yield f"{part} goes on after a gap that may move the rest out of sight"
     yield from _sentences(part, text)
 
