@@ -238,7 +238,7 @@ def test_tools_of_an_mcp_server_are_read_from_the_server(project: Project, name:
     finally:
         sys.modules.pop(module, None)
 
-    assert "lictor review" in caught.value.mend
+    assert "lictor catalog lock --server NAME" in caught.value.mend
 
 
 # -- production -----------------------------------------------------------------------------------

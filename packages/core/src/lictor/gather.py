@@ -122,7 +122,7 @@ def _refuse_served(each: object, where: str) -> None:
             where,
             f"{type(each).__module__}.{type(each).__qualname__} belongs to an MCP server, "
             "whose tools are what it lists",
-            "start it behind the gateway once, then lictor review",
+            "lictor catalog lock --server NAME reads those of a server in [mcp.servers]",
         )
 
 
