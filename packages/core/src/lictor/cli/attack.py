@@ -36,7 +36,7 @@ def attack(
             target = _target(_load(agent), agent)
         if stage.project is None or stage.gate is None:
             raise ConfigError(
-                agent, "makes no gate", "create it with Gate.from_file(…) where it is imported"
+                agent, "makes no gate", "create it with Gate.from_file() where it is imported"
             )
         if any(each is not stage.gate for each in target.gates):
             raise ConfigError(agent, "has tools of several gates", "give all its tools one gate")

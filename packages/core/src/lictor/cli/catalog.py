@@ -22,7 +22,7 @@ from lictor.template import key_of
 app = typer.Typer(help="The reviewed tools.", no_args_is_help=True)
 
 Server = Annotated[
-    str, typer.Option(help="Ask this server of [mcp.servers] now, or the one behind --.")
+    str, typer.Option(help="Ask this server of lictor.toml now, or the one behind --.")
 ]
 Env = Annotated[
     list[str] | None,
