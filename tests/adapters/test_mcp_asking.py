@@ -317,3 +317,27 @@ async def test_a_client_has_so_many_open_questions_and_no_more(
     assert second["result"]["isError"] is True
     assert (await wired.back(first, YES, 3))["content"][0]["text"] == "done"
     assert wired.ran == ["alice"]
+
+
+@pytest.mark.attack("X112")
+@pytest.mark.asyncio
+async def test_a_call_is_asked_about_whatever_its_task_holds(wired: Wired) -> None:
+    task = {"x": "\ud800"}
+    asked = await wired.ask(1, name="put", arguments={"to": "alice"}, _meta=META, task=task)
+    assert asked["result"]["resultType"] == "input_required"
+    told = await wired.back(asked["result"], YES, task=task)
+    assert told["content"][0]["text"] == "done"
+    assert wired.ran == ["alice"]
+
+
+@pytest.mark.attack("X33")
+@pytest.mark.parametrize("other", [1.0, True, "1", None, [1]])
+@pytest.mark.asyncio
+async def test_a_yes_to_one_task_is_none_to_another_that_looks_alike(
+    wired: Wired, other: object
+) -> None:
+    task = {"ttl": 1}
+    asked = await wired.ask(1, name="put", arguments={"to": "alice"}, _meta=META, task=task)
+    told = await wired.back(asked["result"], YES, task={"ttl": other})
+    assert "not the request" in told["message"]
+    assert wired.ran == []

@@ -375,3 +375,22 @@ async def test_an_answer_of_the_client_carries_no_grant_along(
 
     assert "lictor/" not in told(made)
     assert made.server.seen[-1]["error"]["data"]["lictor"]["code"] == "not_canonical"
+
+
+@pytest.mark.attack("X112")
+@pytest.mark.parametrize("method", ["notifications/progress", "tools/call"])
+async def test_a_message_that_is_too_long_without_its_grant_goes_nowhere_and_breaks_nothing(
+    line: Callable[..., Line], method: str
+) -> None:
+    """What stands beside the grant is written anew, and may take three times the bytes."""
+    made = line()
+    params: dict[str, Any] = {"_meta": {**GRANT, "x": "\u00e9" * 10**6}}
+    long: dict[str, Any] = {"jsonrpc": "2.0", "method": method, "params": params}
+    if method == "tools/call":
+        long |= {"id": 1, "params": {"name": "look", "arguments": {"name": "a"}, **long["params"]}}
+    with made.task():
+        await made.raw(json.dumps(long, ensure_ascii=False).encode())
+        assert made.server.raws == []
+        assert await made.call("look", name="a") == "permit"
+
+    assert made.codes() == ["not_canonical", "permit"]

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from lictor_mcp.wire import OURS, Message, with_meta
+from lictor_mcp.wire import OURS, Malformed, Message, with_meta
 
 
 class Misplaced(ValueError):
@@ -24,13 +24,16 @@ def without(message: Message) -> Message:
     """A message without it; the same object if there is none.
 
     Raises:
-        Misplaced: It stands somewhere else than in `_meta`.
+        Misplaced: It stands somewhere else than in `_meta`, or cannot be taken out.
     """
     if not message.ours:
         return message
     body = message.value.get("params", message.value.get("result", message.value))
     rest = stripped(body)
-    return replace(with_meta(message, rest["_meta"]), loose=message.loose)
+    try:
+        return replace(with_meta(message, rest["_meta"]), loose=message.loose)
+    except Malformed as bad:  # what is written anew can be longer than it was
+        raise Misplaced(f"without its grant the message {bad.problem}") from None
 
 
 def stripped(body: Any) -> Any:

@@ -17,6 +17,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
+import json
 import secrets
 import threading
 from collections.abc import Awaitable, Callable, Mapping
@@ -25,7 +27,6 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol, Self, TypeAlias
 
 from lictor.approval import confirm_lines, digest_of
-from lictor.canonical import digest
 from lictor.ports import Ask, Reply
 from lictor_mcp import methods as m
 from lictor_mcp.guard import Failed, Refused
@@ -55,6 +56,7 @@ _SCHEMA: Final = {
     "required": ["allow"],
 }
 _BACK: Final = frozenset({"_meta", "inputResponses", "requestState"})
+_spelled: Final = json.JSONEncoder(sort_keys=True).encode
 
 
 class Way(Protocol):
@@ -318,7 +320,8 @@ def _able(capabilities: object) -> bool:
 
 def _about(message: Message) -> str:
     given = {name: value for name, value in message.params.items() if name not in _BACK}
-    return digest([message.method, given])
+    # Parameters need not be what the gate takes for arguments: a task can hold a lone surrogate.
+    return hashlib.sha256(_spelled([message.method, given]).encode()).hexdigest()
 
 
 def _reply(found: Mapping[str, Any], user: str, shown: str) -> Reply:
