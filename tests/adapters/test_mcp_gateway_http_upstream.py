@@ -579,6 +579,31 @@ async def test_an_event_of_another_session_replays_nothing(world: Callable[..., 
     assert "list_changed" in hers.text
 
 
+@pytest.mark.attack("X113")
+async def test_a_request_without_a_session_names_none_to_the_server(
+    world: Callable[..., World],
+) -> None:
+    made = world()
+    made.server.session = "s1"
+    hello = {"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": {}}
+    named = {"mcp-session-id": "s1", "last-event-id": "e1"}
+    cancelled = {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 9}}
+    async with made.running() as http:
+        await http.post(made.url, json=hello)
+        mine = await http.post(made.url, json=look(modern=False), headers=named)
+        asked = len(made.server.asked)
+        stateless = await made.call(http, headers=named)
+        noted = await http.post(
+            made.url, json={**cancelled, "params": {"_meta": META}}, headers={**MODERN, **named}
+        )
+        others = made.server.asked[asked:]
+
+    assert [each.status_code for each in (mine, stateless, noted)] == [200, 200, 202]
+    assert len(made.server.calls) == 2
+    assert [each for each in others if named.keys() & each.keys()] == []
+    assert not any("last-event-id" in each for each in made.server.asked)
+
+
 @pytest.mark.attack("X31")
 async def test_a_server_that_asks_without_end_is_told_that_it_is_too_much(
     world: Callable[..., World], monkeypatch: pytest.MonkeyPatch

@@ -28,7 +28,7 @@ from lictor_mcp.gateway.http_checks import MISMATCH, Bad, Headers
 from lictor_mcp.gateway.http_exchange import Exchange, Stream
 from lictor_mcp.gateway.http_session import Served, Session
 from lictor_mcp.gateway.http_sessions import Sessions
-from lictor_mcp.gateway.http_upstream import EVENTS, JSON, SESSION
+from lictor_mcp.gateway.http_upstream import EVENTS, JSON, LAST, SESSION
 from lictor_mcp.guard import Failed, Refused
 from lictor_mcp.waiting import Unanswered
 from lictor_mcp.wire import (
@@ -154,6 +154,7 @@ class HttpGateway:
     ) -> Response:
         if headers.get("content-type", "").partition(";")[0].strip().lower() != JSON:
             raise Bad(415, f"the body must be {JSON}")
+        headers.pop(LAST, None)  # only a GET goes on from somewhere
         with self._room(caller) as more:
             raw = await _body(receive, more)
             return await self._read(served, caller, headers, receive, raw)
@@ -264,6 +265,7 @@ class HttpGateway:
         id = headers.get(SESSION)
         if id is not None and not stateless:
             return self._sessions.of(served.name, caller, id)
+        headers.pop(SESSION, None)  # it would name a session to the server, and not to us
         if message is not None and message.method == "initialize":
             return self._new(served, caller, stateless=False)
         return self._sessions.without(
