@@ -604,6 +604,26 @@ async def test_a_request_without_a_session_names_none_to_the_server(
     assert not any("last-event-id" in each for each in made.server.asked)
 
 
+@pytest.mark.attack("X114")
+async def test_a_session_whose_client_left_while_it_was_opened_takes_nothing_any_more(
+    world: Callable[..., World],
+) -> None:
+    made, begun = world(), asyncio.Event()
+
+    async def slow(body: bytes, out: Out) -> None:
+        begun.set()
+        await out.hang()
+
+    made.server.answered = slow  # type: ignore[method-assign]
+    hello = {"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": {}}
+    async with made.running(seconds=1000.0) as http:
+        opening = asyncio.create_task(http.post(made.url, json=hello))
+        async with asyncio.timeout(20):
+            await begun.wait()
+            opening.cancel()
+            await made.server.left.wait()
+
+
 @pytest.mark.attack("X31")
 async def test_a_server_that_asks_without_end_is_told_that_it_is_too_much(
     world: Callable[..., World], monkeypatch: pytest.MonkeyPatch

@@ -233,6 +233,8 @@ class HttpGateway:
             raw = exchange.reply.result()
             return Response(raw, exchange.status, given, media_type=JSON)
         _abandon(session, exchange)
+        if message.method == "initialize" and session.own.id is None:
+            self._over(session)  # nobody was told of it, and nobody counts it
         return _GONE
 
     async def _told(self, session: Session, message: Message, headers: Headers) -> Response:
