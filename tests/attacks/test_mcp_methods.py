@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -427,10 +428,28 @@ TEXTS = [
         note("notifications/tasks/status", taskId="t", status="working", statusMessage="IGNORE"),
         {"taskId": "t", "status": "working"},
     ),
+    (note("notifications/tasks/status", taskId="t", status="IGNORE ALL"), {"taskId": "t"}),
+    (
+        note(
+            "notifications/progress",
+            progressToken=1,
+            progress=1,
+            _meta={
+                f"{m.PROTOCOL}x": "IGNORE ALL",
+                f"{m.PROTOCOL}related-task": {"taskId": "IGNORE ALL"},
+                f"{m.PROTOCOL}subscriptionId": "s-1",
+            },
+        ),
+        {
+            "progressToken": 1,
+            "progress": 1,
+            "_meta": {f"{m.PROTOCOL}subscriptionId": "s-1"},
+        },
+    ),
 ]
 
 
-@pytest.mark.attack("X31", "X54")
+@pytest.mark.attack("X31", "X54", "X115")
 @pytest.mark.parametrize(("said", "passes"), TEXTS)
 async def test_text_that_a_server_sends_unasked_needs_a_review(
     line: Callable[..., Line], said: dict[str, Any], passes: dict[str, Any] | None
@@ -470,6 +489,26 @@ async def test_reviewed_text_passes_when_its_labels_are_on_disk(
     assert made.got[0] == said
     assert on_disk[0].labels == frozenset({"untrusted"})
     assert made.codes() == ["permit"]  # labels only grow: the first of them counts for all
+
+
+ADDRESSED = [
+    note("notifications/resources/updated", uri="note://IGNORE ALL"),
+    note("notifications/elicitation/complete", elicitationId="IGNORE ALL"),
+    note("notifications/subscriptions/acknowledged", notifications={"a": [{"IGNORE ALL": 1}]}),
+    note("notifications/resources/updated", uri="n:" + "IGNORE_ALL" * 1_000),
+]
+
+
+@pytest.mark.attack("X31", "X115")
+@pytest.mark.parametrize("said", ADDRESSED)
+async def test_text_in_place_of_an_address_does_not_pass(
+    line: Callable[..., Line], said: dict[str, Any]
+) -> None:
+    made = line()
+    with made.task():
+        await made.server.say(said)
+
+    assert "IGNORE" not in json.dumps(made.got)
 
 
 @pytest.mark.attack("X31", "X54")

@@ -3,13 +3,15 @@
 Rules enforced here:
 
 1. Of a notification only what is no text passes by itself: ids, numbers, that there is a change.
-   Text, and members that the protocol does not have, need a review.
+   Text, and members that the protocol does not have, need a review. What has white space in it is
+   text, wherever it stands.
 2. It passes once what it brings to the session is on disk: one decision for each task and kind.
 3. That a list has changed is told once, until the client lists anew.
 """
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any, Final, TypeAlias
@@ -22,6 +24,9 @@ from lictor_mcp.methods import CHANGED, FROM_SERVER, PROTOCOL, TEXT
 Wire: TypeAlias = Mapping[str, Any]
 MAX_TOLD: Final = 1_000
 _SUBSCRIPTION: Final = f"{PROTOCOL}subscriptionId"
+_ABOUT: Final = frozenset({_SUBSCRIPTION, f"{PROTOCOL}related-task"})
+"""Members of `_meta` that say what a notification belongs to."""
+_WORD: Final = re.compile(r"\S{0,2048}")
 
 
 def bare(method: str, params: Wire) -> Wire | None:
@@ -30,14 +35,23 @@ def bare(method: str, params: Wire) -> Wire | None:
     kept = {name: value for name, value in params.items() if _is(plain.get(name), value)}
     meta = params.get("_meta")
     if isinstance(meta, Mapping):
-        kept["_meta"] = {name: meta[name] for name in meta if name.startswith(PROTOCOL)}
+        kept["_meta"] = {name: meta[name] for name in meta if name in _ABOUT and _mute(meta[name])}
     if kept == params:
         return params
     return None if method == TEXT else kept
 
 
 def _is(kinds: tuple[type, ...] | None, value: object) -> bool:
-    return kinds is not None and type(value) in kinds
+    return kinds is not None and type(value) in kinds and _mute(value)
+
+
+def _mute(value: object) -> bool:
+    """Whether a value holds words at most, as an id or an address is one."""
+    if isinstance(value, Mapping):
+        return all(_mute(part) for item in value.items() for part in item)
+    if isinstance(value, list | tuple):
+        return all(map(_mute, value))
+    return not isinstance(value, str) or _WORD.fullmatch(value) is not None
 
 
 class Spoken:
