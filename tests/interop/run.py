@@ -1,8 +1,7 @@
 """`make interop`: Lictor for MCP against parts of others. Tables, and build/interop/mcp.json.
 
 A part that cannot be had here is skipped and counted; `LICTOR_NO_SKIPS=1` makes that a failure.
-Names of legs may be given: `servers hostile conformance clients suite`; the last, which compares
-the SDK's own tests, runs only when it is named: it does not hold yet.
+Names of legs may be given: `servers hostile conformance clients suite`.
 """
 
 from __future__ import annotations
@@ -121,7 +120,7 @@ def main(names: list[str]) -> int:
     parts, folder = Parts(OUT / "parts"), OUT / "run"
     report: dict[str, Any] = {}
     good, skipped = True, 0
-    for name in names or [each for each in LEGS if each != "suite"]:
+    for name in names or LEGS:
         print(name, flush=True)
         shutil.rmtree(folder / name, ignore_errors=True)
         try:
