@@ -394,3 +394,17 @@ async def test_a_message_that_is_too_long_without_its_grant_goes_nowhere_and_bre
         assert await made.call("look", name="a") == "permit"
 
     assert made.codes() == ["not_canonical", "permit"]
+
+
+@pytest.mark.attack("X116")
+async def test_a_server_that_is_started_again_is_not_greeted_with_a_grant(
+    line: Callable[..., Line],
+) -> None:
+    made = line()
+    with made.task():
+        await made.ask("initialize", {"capabilities": {}, "_meta": GRANT})
+        made.relay.server_gone()
+        await made.relay.greet()
+
+    assert [each["method"] for each in made.server.seen] == ["initialize", "initialize"]
+    assert "lictor/" not in told(made)

@@ -177,9 +177,9 @@ class Relay:
             Failed: The server answered with an error.
             Unanswered: It did not answer.
         """
-        await self._note(message)
-        self._changes.asked(message.method)
         sent = self._guarded.outward(message)
+        await self._note(sent)
+        self._changes.asked(message.method)
 
         async def forward() -> Wire:
             await self._wait_up()
@@ -335,7 +335,11 @@ class Relay:
             await self._to_server(write(note))
 
     async def _note(self, message: Message) -> None:
-        """What we must say as well: the greeting of the one protocol, the version of the other."""
+        """What we must say as well: the greeting of the one protocol, the version of the other.
+
+        Args:
+            message: As it goes to the server: it is said again when that is started again.
+        """
         client: object = None
         meta = message.params.get("_meta")
         if message.method == "initialize":
