@@ -11,7 +11,10 @@ import pytest
 from typer.testing import CliRunner
 
 from lictor import ConfigError
+from lictor.catalog import Catalog, read_seen
 from lictor.cli import app
+from lictor.model import ToolKey
+from lictor.testing.seat import Seat
 from lictor_mcp.gateway import install, opening
 from lictor_mcp.gateway.install import CLIENTS, config_of, plan, undo
 
@@ -172,3 +175,27 @@ def test_the_command_shows_writes_lists_the_server_and_names_the_review(
     )
     seen = (tmp_path / "own/notes/.lictor/seen.json").read_text()
     assert all(each in seen for each in ('"look"', '"mcp:resources/read"', '"mcp:server"'))
+
+
+def test_at_a_terminal_it_opens_the_review_and_what_is_pressed_counts(tmp_path: Path) -> None:
+    script, own = tmp_path / "server.py", tmp_path / "own/notes"
+    script.write_text(SERVER)
+    path = config(tmp_path, notes={"command": sys.executable, "args": [str(script)]})
+    home = "from pathlib import Path; import lictor_mcp.gateway.opening as o; o.home_of = "
+    lictor = f"{home}lambda _: Path({str(own)!r})\nfrom lictor.cli import main; main()"
+    words = [sys.executable, "-c", lictor, "gateway", "install", str(path), "notes"]
+
+    with Seat(words, columns=200) as seat:
+        seat.until("notes: 1 tools wait for review")
+        seat.until("notes/look")
+        seat.until("[q]uit > ")
+        seat.press("b\n")
+        seat.until("[q]uit > ")
+        seat.press("q\n")
+        told = seat.rest()
+
+    assert told.endswith("[exit 0]")
+    assert "restart the client to use it" in told
+    look = read_seen(own / ".lictor/seen.json")[ToolKey("notes", "look")]
+    catalog = Catalog.load(own / "catalog.toml", own / "catalog.lock")
+    assert catalog.check(look) == "tool_blocked"
