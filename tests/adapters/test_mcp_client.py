@@ -373,3 +373,33 @@ async def test_text_that_a_server_sends_unasked_counts_for_every_task_that_calls
     sessions = [(each.grant.tenant, each.session.conversation) for each in tasks]
     rows = [far.gate.store.session(*each) for each in sessions]
     assert [row.labels for row in rows] == [frozenset({"untrusted"})] * 2
+
+
+@pytest.mark.attack("X117")
+@pytest.mark.parametrize("where", ["arguments", "deep", "name"])
+async def test_a_message_that_is_changed_after_the_decision_leaves_as_it_was_decided(
+    tmp_path: Path, where: str
+) -> None:
+    schema = {"type": "object", "properties": {"to": {"type": "array"}}}
+    tools = {"tools": [{"name": "look", "inputSchema": schema}]}
+    known = reviewed(methods.tool_of("far", "", tools["tools"][0]), "write")
+    made, wires = Scene(tmp_path, known, policy=UnsafeAllowAll()), Wires()
+    item = request(1, "look", to=["alice"])
+    params = item.message.params
+    async with guard_transport(wires.open(), made.gate, server="far") as (_, write):
+        with made.task("far/look"):
+            await write.send(item)
+            await wires.say(id=(await wires.next()).id, result=tools)
+            again = await wires.next()  # right before an effect the server is asked once more
+            assert again.method == "tools/list"
+            if where == "arguments":
+                params["arguments"] = {"to": ["mallory"]}
+            elif where == "deep":
+                params["arguments"]["to"][0] = "mallory"
+            else:
+                params["name"] = "rm"
+            await wires.say(id=again.id, result=tools)
+            called = await wires.next()
+    made.gate.close()
+
+    assert called.params == {"name": "look", "arguments": {"to": ["alice"]}}

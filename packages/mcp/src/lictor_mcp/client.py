@@ -26,6 +26,7 @@ from typing import Any, Final, TypeAlias
 import anyio
 from mcp.shared.message import SessionMessage
 
+from lictor.canonical import thawed
 from lictor.gate import Gate
 from lictor.model import Pep
 from lictor_mcp.guard import Failed, Guard, Refused, Wire
@@ -129,6 +130,8 @@ class _Line:
         key, context = _key(_root(item).id), contextvars.copy_context()
         if key in self._calls:
             raise ValueError("a request with this id is under way")
+        if _root(item).params is not None:  # whoever sends it still holds what it is made of
+            item = _with(item, params=thawed(_root(item).params))
         task = asyncio.get_running_loop().create_task(self._serve(item), context=context)
         self._calls[key] = (task, context)
         task.add_done_callback(lambda _: self._calls.pop(key, None))
