@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shlex
 import sqlite3
 import sys
 import tempfile
+import threading
+import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
@@ -20,9 +23,10 @@ from lictor.approval.render import confirm_lines
 from lictor.approval.terminal import _turn_file
 from lictor.catalog import entries, propose
 from lictor.cli.hint import refuse_under_gate
-from lictor.errors import ConfigError
+from lictor.errors import ConfigError, Denied
 from lictor.model import Impact, Tool, ToolKey
-from lictor.ports import Answer, Ask, Reply
+from lictor.offload import PEOPLE
+from lictor.ports import Answer, Ask, Query, Reply
 from lictor.store import open_store
 from lictor.testing import UnsafeScripted, reviewed, tool_of
 from lictor.testing.seat import Seat
@@ -207,3 +211,113 @@ def test_a_definition_that_is_none_stops_no_review(required: Any) -> None:
     tool = Tool(ToolKey("local", "odd"), "Reads.", {"type": "object", "required": required})
 
     assert Impact.READ not in propose(tool).impact
+
+
+class Slow:
+    """A channel where alice never answers and bob does so at once."""
+
+    def __init__(self, *, lasting: bool) -> None:
+        self.lasting, self.asked = lasting, list[str]()
+        self.full, self.waiting = threading.Event(), threading.Semaphore(0)
+
+    def ready(self, ask: Ask) -> str:
+        return ""
+
+    def answer(self, ask: Ask) -> Reply:
+        self.asked.append(ask.user)
+        if ask.user == "bob":
+            return Reply("granted", by="bob", channel="test", assurance="asserted")
+        ask.gone.wait(60)
+        return Reply("pending" if self.lasting else "expired")
+
+
+def asks_first(query: Query) -> Answer:
+    return Answer(True, "permit") if query.met else PAY
+
+
+@pytest.mark.attack("X97")
+@pytest.mark.parametrize("lasting", [True, False], ids=["watch", "at the caller"])
+@pytest.mark.parametrize("equal", [False, True], ids=["other calls", "equal calls"])
+def test_one_users_questions_stop_neither_other_questions_nor_policy(
+    world: Callable[..., Any], *, lasting: bool, equal: bool
+) -> None:
+    """Two hundred calls in four tasks; what finds no place is denied at once, with a reason."""
+    channel = Slow(lasting=lasting)
+    one = world(policy=UnsafeScripted(asks_first, blocking=True), approvals=channel)
+    busy: list[Denied] = []
+    enough = asyncio.Event()
+
+    async def flooded(task: Any, n: int) -> None:
+        with task:
+            await asyncio.gather(*(refused(n * 50 + i) for i in range(50)))
+
+    async def refused(n: int) -> None:
+        try:
+            await one.gate.arun(one.call(one.pay, to="eve", amount=1 if equal else n), one.abody)
+        except Denied as denied:
+            busy.append(denied)
+            if len(busy) == 200 - PEOPLE.places // 2:
+                enough.set()
+
+    async def main() -> list[str]:
+        tasks = [one.task(session=f"s{n}") for n in range(4)]
+        floods = [asyncio.create_task(flooded(task, n)) for n, task in enumerate(tasks)]
+        await asyncio.wait_for(enough.wait(), 30)
+        try:
+            return await asyncio.to_thread(as_bob)
+        finally:
+            for flood in floods:
+                flood.cancel()
+            await asyncio.gather(*floods, return_exceptions=True)
+
+    def as_bob() -> list[str]:
+        with one.task(on_behalf_of="bob", session="bob"):
+            return [one.try_(one.call(one.pay, to="ann", amount=n)) for n in range(3)]
+
+    assert asyncio.run(main()) == ["permit"] * 3
+    assert len(one.runs) == 3
+    unasked = [each for each in busy if each.decision.reason == "ask_unavailable"]
+    assert unasked
+    assert all("24 of 48 questions to people" in each.diagnostics() for each in unasked)
+    assert {each.decision.reason for each in busy} <= {"ask_unavailable", "policy_error"}
+    assert channel.asked.count("alice") <= PEOPLE.places // 2
+    assert_nobody_waits()
+
+
+@pytest.mark.attack("X97")
+def test_one_users_calls_that_hang_in_the_engine_stop_nobody_elses(
+    world: Callable[..., Any],
+) -> None:
+    release = threading.Event()
+
+    def hangs_for_alice(query: Query) -> Answer:
+        if query.chain[0].id == "alice":
+            release.wait(60)
+        return Answer(True, "permit")
+
+    engine = UnsafeScripted(hangs_for_alice, blocking=True)
+    one = world(policy=engine, policy_seconds=0.01)
+
+    async def flood() -> list[str]:
+        with one.task(session="alice"):
+            calls = (one.gate.arun(one.call(one.look, n=n), one.abody) for n in range(200))
+            found = await asyncio.gather(*calls, return_exceptions=True)
+        return [each.decision.reason for each in found if isinstance(each, Denied)]
+
+    try:
+        codes = asyncio.run(flood())
+        with one.task(on_behalf_of="bob", session="bob"):
+            assert one.try_(one.call(one.look, n=1)) == "permit"
+    finally:
+        release.set()
+    assert (codes.count("policy_timeout"), codes.count("policy_error")) == (64, 136)
+    assert_nobody_waits()
+
+
+def assert_nobody_waits() -> None:
+    """The threads that asked go with their callers."""
+    left = [each for each in threading.enumerate() if each.name == "lictor-port"]
+    until = time.monotonic() + 20
+    for each in left:
+        each.join(max(0.0, until - time.monotonic()))
+    assert [each for each in left if each.is_alive()] == []
