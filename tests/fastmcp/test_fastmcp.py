@@ -148,3 +148,38 @@ async def test_a_mounted_server_is_no_way_around(world: World) -> None:
                 await client.call_tool("put", {"name": "a"})
 
     assert world.ran == []
+
+
+@pytest.mark.attack("X117")
+async def test_arguments_that_are_changed_after_the_decision_run_as_they_were_decided(
+    tmp_path: Path,
+) -> None:
+    server, ran = FastMCP("notes"), []
+
+    @server.tool
+    def send(to: list[str]) -> str:
+        """Sends."""
+        ran.append(to)
+        return "sent"
+
+    (tool,) = await server.list_tools()
+    wire = tool.to_mcp_tool().model_dump(by_alias=True, mode="json", exclude_none=True)
+    gate = gate_for(
+        tmp_path, [reviewed(methods.tool_of("notes", "", wire), "send")], policy=UnsafeAllowAll()
+    )
+    guard_fastmcp(server, gate, name="notes")
+    given, listed, inner = {"to": ["alice"]}, [], server.list_tools
+
+    async def list_tools(**options: Any) -> Any:
+        listed.append(options)
+        if len(listed) == 2:  # right before an effect the server is asked once more
+            given["to"][0] = "mallory"
+        return await inner(**options)
+
+    server.list_tools = list_tools  # type: ignore[method-assign]
+    with gate.task(agent="bot", on_behalf_of="alice", tools=["notes/send"], session="s"):
+        await server.call_tool("send", given)
+    gate.close()
+
+    assert len(listed) == 2
+    assert ran == [["alice"]]

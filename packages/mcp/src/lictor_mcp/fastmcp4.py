@@ -59,18 +59,21 @@ class _Inside(Middleware):
 
     async def on_call_tool(self, context: MiddlewareContext[Any], call_next: Next) -> Any:
         """Calls a tool, if the gate allows it."""
+        context = _own(context)
         asked = context.message
         params = {"name": asked.name, "arguments": asked.arguments or {}}
         return await self._decide("tools/call", params, context, call_next)
 
     async def on_get_prompt(self, context: MiddlewareContext[Any], call_next: Next) -> Any:
         """Gets a prompt, if the gate allows it."""
+        context = _own(context)
         asked = context.message
         params = {"name": asked.name, "arguments": asked.arguments or {}}
         return await self._decide("prompts/get", params, context, call_next)
 
     async def on_read_resource(self, context: MiddlewareContext[Any], call_next: Next) -> Any:
         """Reads a resource, if the gate allows it."""
+        context = _own(context)
         params = {"uri": str(context.message.uri)}
         return await self._decide("resources/read", params, context, call_next)
 
@@ -96,6 +99,11 @@ class _Inside(Middleware):
             return {"tools": [_wire(tool.to_mcp_tool()) for tool in tools]}
         prompts = await self._server.list_prompts(run_middleware=False)
         return {"prompts": [_wire(prompt.to_mcp_prompt()) for prompt in prompts]}
+
+
+def _own(context: Any) -> Any:
+    """The same with a message that nobody else can change between the decision and the call."""
+    return context.copy(message=context.message.model_copy(deep=True))
 
 
 def _wire(offered: Any) -> Wire:
