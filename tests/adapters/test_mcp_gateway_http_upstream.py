@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import re
 import socket
@@ -622,6 +623,26 @@ async def test_a_session_whose_client_left_while_it_was_opened_takes_nothing_any
             await begun.wait()
             opening.cancel()
             await made.server.left.wait()
+
+
+@pytest.mark.attack("X118")
+@pytest.mark.parametrize("streams", [False, True])
+async def test_an_answer_that_is_packed_is_not_unpacked(
+    world: Callable[..., World], streams: bool
+) -> None:
+    made = world()
+    bomb = gzip.compress(b" " * 20_000_000)
+
+    async def how(message: Any, out: Out) -> None:
+        kind = "text/event-stream" if streams else "application/json"
+        await out.whole(bomb, 200, kind, **{"content-encoding": "GZip"})
+
+    made.server.how = how
+    async with made.running() as http:
+        said = messages(await made.call(http))
+
+    assert ["is packed" in each["error"]["message"] for each in said] == [True]
+    assert {each["accept-encoding"] for each in made.server.asked} == {"identity"}
 
 
 @pytest.mark.attack("X31")

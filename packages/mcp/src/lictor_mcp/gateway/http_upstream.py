@@ -5,7 +5,8 @@ Rules enforced here:
 1. It gets our own credential and never the caller's; of the caller's headers only those that the
    protocol has.
 2. A redirect is refused, no proxy or `.netrc` of our environment is asked, no cookie is kept.
-3. An answer, an event and a header have a bound; what is longer has not been read.
+3. An answer, an event and a header have a bound; what is longer has not been read. Nothing comes
+   packed: what a few bytes unpack to has no bound.
 4. A request that was sent and brought nothing back may have run.
 """
 
@@ -32,6 +33,7 @@ NAME: Final = "mcp-name"
 PARAM: Final = "mcp-param-"
 JSON: Final = "application/json"
 EVENTS: Final = "text/event-stream"
+PLAIN: Final = "identity"
 CONNECT_SECONDS: Final = 10.0
 MAX_CONNECTIONS: Final = 128
 POOLS: Final = 16
@@ -80,7 +82,7 @@ class Answered:
         """
         found = bytearray()
         try:
-            async for part in self._response.aiter_bytes():
+            async for part in self._response.aiter_raw():
                 found += part
                 if len(found) > MAX_BYTES:
                     raise Unanswered("The server's answer is too long.")
@@ -94,7 +96,7 @@ class Answered:
         """Its events, until the stream ends or breaks."""
         rest, fields, ended = b"", _Fields(), False
         with contextlib.suppress(httpx.HTTPError):
-            async for part in self._response.aiter_bytes():
+            async for part in self._response.aiter_raw():
                 rest += part
                 if len(rest) > MAX_BYTES:
                     return
@@ -203,7 +205,7 @@ class Upstream:
     async def _send(self, verb: str, headers: Mapping[str, str], raw: bytes | None) -> Answered:
         client = next(self._turn)
         request = client.build_request(
-            verb, self.url, content=raw, headers={**headers, **self._own}
+            verb, self.url, content=raw, headers={**headers, **self._own, "accept-encoding": PLAIN}
         )
         request.headers.pop("cookie", None)
         try:
@@ -216,6 +218,9 @@ class Upstream:
         if 300 <= response.status_code < 400:
             await response.aclose()
             raise _failed("The server sends its callers elsewhere, where nothing was reviewed.")
+        if response.headers.get("content-encoding", PLAIN).strip().lower() != PLAIN:
+            await response.aclose()
+            raise Unanswered("The server's answer is packed, which it was not asked for.")
         return Answered(response)
 
     async def close(self) -> None:
