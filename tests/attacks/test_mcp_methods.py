@@ -303,6 +303,20 @@ async def test_the_task_of_a_server_belongs_to_whoever_made_it(line: Callable[..
 
 
 @pytest.mark.attack("X31")
+@pytest.mark.parametrize(("given", "odd"), [("1", 1), ("True", True), ("None", None), ("[]", [])])
+async def test_a_task_is_asked_about_by_the_id_it_was_given(
+    line: Callable[..., Line], given: str, odd: object
+) -> None:
+    made = line()
+    made.server.answers["tools/call"] = {"task": {"taskId": given, "status": "working"}}
+    with made.task():
+        await made.call("look", name="a")
+        told = await made.ask("tasks/cancel", {"taskId": odd})
+    assert code_of(told) == "grant_scope"
+    assert "tasks/cancel" not in made.server.methods()
+
+
+@pytest.mark.attack("X31")
 @pytest.mark.parametrize("twin", ["TaskId", "task_id", "id", "name"])
 async def test_the_request_about_a_task_names_one_task(
     line: Callable[..., Line], twin: str

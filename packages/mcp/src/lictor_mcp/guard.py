@@ -276,9 +276,10 @@ class Guard:
         if problem:
             call = self._call(self._unknown(method), {})
             raise refused(self.gate.refuse(call, "not_canonical", problem))
-        begun = self._begun.of(str(params.get("taskId")))
+        id = params.get("taskId")
+        begun = self._begun.of(id) if isinstance(id, str) else None
         if begun is None:
-            call = self._call(self._unknown(method), {"taskId": str(params.get("taskId"))})
+            call = self._call(self._unknown(method), {"taskId": str(id)})
             raise refused(self.gate.refuse(call, "grant_scope", "no task of this caller"))
         decision = self.gate.decide(begun)
         if decision.verdict is Verdict.DENY:
