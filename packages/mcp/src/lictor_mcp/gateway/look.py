@@ -23,12 +23,12 @@ from lictor.model import SERVER_ID
 from lictor.settings import McpPart, ServerPart
 from lictor_mcp import methods as m
 from lictor_mcp.gateway import server_of
-from lictor_mcp.gateway.child import Child, Keeper, environment
+from lictor_mcp.gateway.child import environment
 from lictor_mcp.gateway.http_run import address, token_of
 from lictor_mcp.gateway.listing import Found, Nonsense, found
 from lictor_mcp.gateway.opening import open_gate
 from lictor_mcp.gateway.pending import PENDING
-from lictor_mcp.gateway.talking import HttpTalk, StdioTalk, Tail
+from lictor_mcp.gateway.talking import HttpTalk, started
 from lictor_mcp.gateway.upstream import Server
 from lictor_mcp.guard import Failed
 
@@ -101,9 +101,9 @@ def offered(
         )
     part = servers.get(name, ServerPart())
     seconds = min(SECONDS, part.timeout)
-    started = command or part.command
-    if started:
-        server = server_of(name, part, started, env)
+    begins = command or part.command
+    if begins:
+        server = server_of(name, part, begins, env)
         where = shlex.join(command) if command else where
         made = _asked(where, _started(server, seconds))
     else:
@@ -131,24 +131,8 @@ def _asked(where: str, asking: Coroutine[Any, Any, Found]) -> Found:
 
 
 async def _started(server: Server, seconds: float) -> Found:
-    keeper, tail = Keeper(), Tail()
-    child = Child(
-        server.command, server.env, cwd=server.cwd, keeper=keeper, errors=await tail.open()
-    )
-    keeper.start()
-    try:
-        try:
-            lines = await child.start()
-        finally:
-            tail.begun()
-        return await _in_time(seconds, found(server.name, StdioTalk(server, child, lines)))
-    except Nonsense as problem:
-        await child.stop()
-        raise Nonsense(f"{problem}{await tail.told()}") from None
-    finally:
-        await child.stop()
-        keeper.stop()
-        tail.close()
+    async with started(server) as talk:
+        return await _in_time(seconds, found(server.name, talk))
 
 
 async def _reached(name: str, url: str, token: str, seconds: float) -> Found:

@@ -12,11 +12,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Final
 
 from lictor_mcp import methods as m
-from lictor_mcp.gateway.child import GRACE, Child, TooLong, line_of
+from lictor_mcp.gateway.child import GRACE, Child, Keeper, TooLong, line_of
 from lictor_mcp.gateway.http_own import META, Own
 from lictor_mcp.gateway.http_upstream import Answered, Upstream
 from lictor_mcp.gateway.identity import identity as identity_of
@@ -26,6 +26,7 @@ from lictor_mcp.guard import Failed, Wire
 from lictor_mcp.waiting import result_of
 from lictor_mcp.wire import (
     INTERNAL_ERROR,
+    MAX_BYTES,
     METHOD_NOT_FOUND,
     Malformed,
     Message,
@@ -38,6 +39,46 @@ MAX_ODD: Final = 100
 """Lines that are no message, before a server is taken for none."""
 MAX_TAIL: Final = 500
 INITIALIZED: Final = {"jsonrpc": "2.0", "method": "notifications/initialized"}
+
+
+@contextlib.asynccontextmanager
+async def started(server: Server) -> AsyncIterator[StdioTalk]:
+    """A conversation with a server that we start for it, and end after it.
+
+    Yields:
+        The conversation; an error in it is told with what the server says of that itself.
+
+    Raises:
+        OSError: It cannot be started.
+    """
+    keeper, tail = Keeper(), Tail()
+    writer = await tail.open()
+    child = Child(server.command, server.env, cwd=server.cwd, keeper=keeper, errors=writer)
+    keeper.start()
+    try:
+        try:
+            lines = await child.start()
+        finally:
+            os.close(writer)
+        try:
+            yield StdioTalk(server, child, lines)
+        except Nonsense as problem:
+            await child.stop()
+            raise Nonsense(f"{problem}{await tail.told()}") from None
+        finally:
+            await child.stop()
+            await _read_past(lines)
+    finally:
+        keeper.stop()
+        tail.close()
+
+
+async def _read_past(lines: asyncio.StreamReader) -> None:
+    """The rest of what it wrote: until then its pipe is open."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(GRACE):
+            while await lines.read(MAX_BYTES):
+                pass
 
 
 class StdioTalk:
@@ -60,9 +101,9 @@ class StdioTalk:
         self._count += 1
         id = f"lictor-{self._count}"
         given = {**params, "_meta": self._meta} if self._meta else dict(params)
-        await self._child.send(
-            write({"jsonrpc": "2.0", "id": id, "method": method, "params": given})
-        )
+        request = {"jsonrpc": "2.0", "id": id, "method": method, "params": given}
+        with contextlib.suppress(Failed):  # what it has said before it ended tells more
+            await self._child.send(write(request))
         while True:
             message = await self._next(id)
             if message.method:
@@ -171,20 +212,15 @@ class Tail(asyncio.Protocol):
     def __init__(self) -> None:
         self._said, self._over = b"", asyncio.Event()
         self._transport: asyncio.ReadTransport | None = None
-        self._writer = -1
 
     async def open(self) -> int:
         """Where the process is to write."""
-        reader, self._writer = os.pipe()
+        reader, writer = os.pipe()
         loop = asyncio.get_running_loop()
         self._transport, _ = await loop.connect_read_pipe(
             lambda: self, os.fdopen(reader, "rb", buffering=0)
         )
-        return self._writer
-
-    def begun(self) -> None:
-        """The process has its end now."""
-        os.close(self._writer)
+        return writer
 
     def data_received(self, data: bytes) -> None:
         """Keeps the last of it."""
