@@ -218,7 +218,6 @@ class Slow:
 
     def __init__(self, *, lasting: bool) -> None:
         self.lasting, self.asked = lasting, list[str]()
-        self.full, self.waiting = threading.Event(), threading.Semaphore(0)
 
     def ready(self, ask: Ask) -> str:
         return ""
@@ -242,7 +241,7 @@ def test_one_users_questions_stop_neither_other_questions_nor_policy(
     world: Callable[..., Any], *, lasting: bool, equal: bool
 ) -> None:
     """Two hundred calls in four tasks; what finds no place is denied at once, with a reason."""
-    channel = Slow(lasting=lasting)
+    before, channel = ports(), Slow(lasting=lasting)
     one = world(policy=UnsafeScripted(asks_first, blocking=True), approvals=channel)
     busy: list[Denied] = []
     enough = asyncio.Event()
@@ -281,14 +280,14 @@ def test_one_users_questions_stop_neither_other_questions_nor_policy(
     assert all("24 of 48 questions to people" in each.diagnostics() for each in unasked)
     assert {each.decision.reason for each in busy} <= {"ask_unavailable", "policy_error"}
     assert channel.asked.count("alice") <= PEOPLE.places // 2
-    assert_nobody_waits()
+    assert_nobody_waits(before)
 
 
 @pytest.mark.attack("X97")
 def test_one_users_calls_that_hang_in_the_engine_stop_nobody_elses(
     world: Callable[..., Any],
 ) -> None:
-    release = threading.Event()
+    before, release = ports(), threading.Event()
 
     def hangs_for_alice(query: Query) -> Answer:
         if query.chain[0].id == "alice":
@@ -311,12 +310,16 @@ def test_one_users_calls_that_hang_in_the_engine_stop_nobody_elses(
     finally:
         release.set()
     assert (codes.count("policy_timeout"), codes.count("policy_error")) == (64, 136)
-    assert_nobody_waits()
+    assert_nobody_waits(before)
 
 
-def assert_nobody_waits() -> None:
+def ports() -> set[threading.Thread]:
+    return {each for each in threading.enumerate() if each.name == "lictor-port"}
+
+
+def assert_nobody_waits(before: set[threading.Thread]) -> None:
     """The threads that asked go with their callers."""
-    left = [each for each in threading.enumerate() if each.name == "lictor-port"]
+    left = ports() - before
     until = time.monotonic() + 20
     for each in left:
         each.join(max(0.0, until - time.monotonic()))
