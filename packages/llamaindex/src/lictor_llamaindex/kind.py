@@ -103,6 +103,11 @@ async def _acall(self: BaseTool, *args: Any, **kwargs: Any) -> Any:
     return await aenter(seam_of(self), self, "acall", args, _merged(self, kwargs))
 
 
+for _entry in (_call, _called, _acall):
+    # The host's span around an entry asks for its signature on each call, and finds it here.
+    _entry.__signature__ = inspect.signature(_entry)  # type: ignore[attr-defined]
+
+
 def _merged(tool: BaseTool, kwargs: dict[str, Any]) -> dict[str, Any]:
     """What the host's own `call` would make of the arguments."""
     if not isinstance(tool, FunctionTool):
