@@ -103,9 +103,10 @@ async def _acall(self: BaseTool, *args: Any, **kwargs: Any) -> Any:
     return await aenter(seam_of(self), self, "acall", args, _merged(self, kwargs))
 
 
-for _entry in (_call, _called, _acall):
+_ENTRIES: tuple[Any, ...] = (_call, _called, _acall)
+for _entry in _ENTRIES:
     # The host's span around an entry asks for its signature on each call, and finds it here.
-    _entry.__signature__ = inspect.signature(_entry)  # type: ignore[attr-defined]
+    _entry.__signature__ = inspect.signature(_entry)
 
 
 def _merged(tool: BaseTool, kwargs: dict[str, Any]) -> dict[str, Any]:
