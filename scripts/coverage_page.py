@@ -23,6 +23,7 @@ PAGE: Final = ROOT / "docs" / "coverage.md"
 FOUND: Final = ROOT / "build" / "coverage.json"
 DRIVERS: Final = (
     "lictor_langchain.testing.driver:Driver",
+    "lictor_llamaindex.testing.driver:Driver",
     "lictor_mcp.testing.driver:Middleware",
     "lictor_mcp.testing.driver:Transport",
     "lictor_mcp.testing.driver:Gateway",

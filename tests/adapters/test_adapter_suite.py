@@ -12,11 +12,17 @@ pytest.importorskip("mcp.server.context", reason="needs mcp 2.x")
 
 from lictor.testing import kit
 from lictor.testing.adapter_suite import Driver, Trial, trials
-from lictor_langchain.testing.host import LangChain as Unguarded
+from lictor_langchain.testing.host import LangChain
+from lictor_llamaindex.testing.host import LlamaIndex
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore::langchain_core._api.beta_decorator.LangChainBetaWarning"  # `as_tool` is a beta
-)
+pytestmark = [
+    pytest.mark.filterwarnings(
+        "ignore::langchain_core._api.beta_decorator.LangChainBetaWarning"  # `as_tool` is a beta
+    ),
+    pytest.mark.filterwarnings(
+        "ignore::DeprecationWarning"  # of LlamaIndex: it looks at every attribute of an agent
+    ),
+]
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -35,21 +41,33 @@ def test_our_adapter_holds_and_the_page_says_so(host: str, trial: Trial) -> None
     assert coverage_page.published(PAGE, host, trial) == coverage_page.MARKS[result.state]
 
 
-@pytest.mark.parametrize("trial", [t for t in trials(Unguarded()) if t.part == "failures"])
-def test_the_suite_notices_that_nobody_guards(trial: Trial) -> None:
-    result = trial.run(Unguarded())
-
-    assert result.state != "held" or trial.id == "no-arguments"  # the host itself refuses these
-
-
-@pytest.mark.parametrize("path", Unguarded.paths)
-def test_the_suite_notices_a_path_that_nobody_guards(path: str) -> None:
-    found = [t for t in trials(Unguarded()) if t.cell[0] == "schema" and t.cell[1] == path]
-
-    assert {trial.run(Unguarded()).state for trial in found} == {"broken"}
+UNGUARDED: tuple[Driver, ...] = (LangChain(), LlamaIndex())
+REFUSED_BY_THE_HOST = {
+    "langchain": {"no-arguments"},
+    "llamaindex": {"no-arguments", "unknown-argument"},
+}
+FAILURES = [(host, t) for host in UNGUARDED for t in trials(host) if t.part == "failures"]
 
 
-class Few(Unguarded):
+@pytest.mark.parametrize(
+    ("host", "trial"), FAILURES, ids=[f"{host.host}-{trial.id}" for host, trial in FAILURES]
+)
+def test_the_suite_notices_that_nobody_guards(host: Driver, trial: Trial) -> None:
+    result = trial.run(host)
+
+    assert (result.state == "held") == (trial.id in REFUSED_BY_THE_HOST[host.host])
+
+
+@pytest.mark.parametrize(
+    ("host", "path"), [(host, path) for host in UNGUARDED for path in host.paths]
+)
+def test_the_suite_notices_a_path_that_nobody_guards(host: Driver, path: str) -> None:
+    found = [t for t in trials(host) if t.cell[0] == "schema" and t.cell[1] == path]
+
+    assert {trial.run(host).state for trial in found} == {"broken"}
+
+
+class Few(LangChain):
     """A driver with little to try."""
 
     shapes = ("function",)
