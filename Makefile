@@ -5,6 +5,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 BRIDGE := .venvs/mcp1
 FASTMCP := .venvs/fastmcp
+OLDEST := .venvs/oldest
+HOSTED := tests/adapters/test_langchain_agents.py tests/adapters/test_langchain_asks.py \
+	tests/adapters/test_llamaindex_asks.py \
+	tests/attacks/test_langchain.py tests/attacks/test_llamaindex.py
 UV := $(shell command -v uv 2>/dev/null)
 RUNTIME := -e packages/core -e packages/langchain -e packages/mcp opentelemetry-sdk
 MANIFESTS := $(wildcard packages/*/pyproject.toml) pyproject.toml
@@ -25,9 +29,10 @@ demo: $(VENV)/.runtime  ## the main job twice: unguarded and guarded
 demo-mcp: $(VENV)/.runtime  ## a real server and one that lies: directly, and behind the gateway
 	$(BIN)/lictor demo mcp
 
-test: $(VENV)/.dev $(BRIDGE)/.ready $(FASTMCP)/.ready  ## all tests
+test: $(VENV)/.dev $(BRIDGE)/.ready $(FASTMCP)/.ready $(OLDEST)/.ready  ## all tests
 	$(BRIDGE)/bin/python -m pytest tests/adapters/mcp_bridge $(ARGS)
 	$(FASTMCP)/bin/python -m pytest tests/fastmcp $(ARGS)
+	$(OLDEST)/bin/python -m pytest $(HOSTED) $(ARGS)
 	$(BIN)/python -m pytest --ignore=tests/adapters/mcp_bridge --ignore=tests/fastmcp $(ARGS)
 
 check: $(VENV)/.dev  ## lint, format, types
@@ -81,6 +86,13 @@ $(FASTMCP)/.ready: $(MANIFESTS) constraints/fastmcp.txt requirements-fastmcp.txt
 	$(call create,$(FASTMCP))
 	$(call install,$(FASTMCP)) -c constraints/fastmcp.txt -e packages/core -e packages/mcp \
 		-r requirements-fastmcp.txt
+	@touch $@
+
+# the oldest hosts that packages/*/pyproject.toml allow; the newest are in .venv
+$(OLDEST)/.ready: $(MANIFESTS) constraints/oldest.txt requirements-oldest.txt
+	$(call create,$(OLDEST))
+	$(call install,$(OLDEST)) -c constraints/oldest.txt -e packages/core -e packages/langchain \
+		-e packages/llamaindex -e packages/mcp -r requirements-oldest.txt
 	@touch $@
 
 clean:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from llama_index.core.base.llms.types import ChatMessage, ToolCallBlock
@@ -28,16 +28,31 @@ class Script:
         self.turns = list(turns)
         self.offered: list[list[str]] = []
         self.heard: list[list[ChatMessage]] = []
+        self._shown: Sequence[BaseTool] = ()
 
     def __call__(self, messages: Iterable[ChatMessage], **given: Any) -> ChatMessage:
         """The next message."""
         self.heard.append([*messages])
-        self.offered.append([str(each.metadata.name) for each in given.get("tools") or ()])
+        tools = given.get("tools") or self._shown
+        self.offered.append([str(each.metadata.name) for each in tools])
+        self._shown = ()
         return self.turns.pop(0) if self.turns else ChatMessage(role="assistant", content="done")
 
     def model(self) -> MockFunctionCallingLLM:
         """A model that follows it."""
-        return MockFunctionCallingLLM(response_generator=self)
+        script = self
+
+        class Model(MockFunctionCallingLLM):
+            # older mocks of the host do not tell the generator which tools there are
+            def _prepare_chat_with_tools(
+                self, tools: Sequence[BaseTool], *given: Any, **more: Any
+            ) -> dict[str, Any]:
+                script._shown = tools
+                return dict(super()._prepare_chat_with_tools(tools, *given, **more))
+
+        made = Model()
+        made.response_generator = self
+        return made
 
 
 def calls(*wanted: tuple[str, Any], ids: Iterable[str] = ()) -> ChatMessage:
