@@ -217,7 +217,7 @@ class Slow:
     """A channel where alice never answers and bob does so at once."""
 
     def __init__(self, *, lasting: bool) -> None:
-        self.lasting, self.asked = lasting, list[str]()
+        self.lasting, self.asked, self.told = lasting, list[str](), list[bool]()
 
     def ready(self, ask: Ask) -> str:
         return ""
@@ -226,7 +226,7 @@ class Slow:
         self.asked.append(ask.user)
         if ask.user == "bob":
             return Reply("granted", by="bob", channel="test", assurance="asserted")
-        ask.gone.wait(60)
+        self.told.append(ask.gone.wait(60))
         return Reply("pending" if self.lasting else "expired")
 
 
@@ -281,6 +281,7 @@ def test_one_users_questions_stop_neither_other_questions_nor_policy(
     assert {each.decision.reason for each in busy} <= {"ask_unavailable", "policy_error"}
     assert channel.asked.count("alice") <= PEOPLE.places // 2
     assert_nobody_waits(before)
+    assert all(channel.told)  # that their callers are gone
 
 
 @pytest.mark.attack("X97")
