@@ -199,7 +199,8 @@ class _Line:
             await send(item)
             return await coming
         except _GONE:
-            raise Failed({"code": CONNECTION_CLOSED, "message": "Connection closed"}) from None
+            problem = {"code": CONNECTION_CLOSED, "message": "Connection closed"}
+            raise Failed(problem, ours=True) from None
         finally:
             waiting.pop(key, None)
 
@@ -217,7 +218,7 @@ class _Line:
         try:
             return _result(await self._exchange(self._by_server, item, self._write.send))
         except Unanswered as lost:
-            raise Failed({"code": CONNECTION_CLOSED, "message": str(lost)}) from None
+            raise Failed({"code": CONNECTION_CLOSED, "message": str(lost)}, ours=True) from None
 
     # -- from the server --------------------------------------------------------------------------
 

@@ -41,8 +41,6 @@ Forward: TypeAlias = Callable[[], Awaitable[Wire]]
 """Sends the request on as it is, and gives its result; an error answer is raised as `Failed`."""
 
 ABOUT_TASK: Final = frozenset({"taskId"})
-UNLISTED: Final = "The server cannot say what it offers."
-"""Instead of its own words: nothing was decided that would let them through."""
 LOOSE: Final = "a number is not in its canonical spelling, or names differ in case alone"
 
 
@@ -185,7 +183,7 @@ class Guard:
             meant = await self._meant(method, *about, host_id)
         except Failed as failed:
             self._unverified(method, params, str(failed.error.get("message")), told=False)
-            raise Failed({"code": failed.error.get("code"), "message": UNLISTED}) from None
+            raise failed.unlisted() from None
         except Exception as error:
             return self._unverified(method, params, str(error) or type(error).__name__)
         known = self.gate.catalog.known(meant.call.tool.key) is not None

@@ -28,11 +28,19 @@ class Failed(Exception):
 
     Attributes:
         error: The error of its answer, as it came.
+        ours: Its words are ours: it did not answer.
     """
 
-    def __init__(self, error: Wire) -> None:
-        self.error = error
+    def __init__(self, error: Wire, *, ours: bool = False) -> None:
+        self.error, self.ours = error, ours
         super().__init__("the server answered with an error")
+
+    def unlisted(self) -> Failed:
+        """The same where the server was to say what it offers: nothing lets its words through."""
+        if self.ours:
+            return self
+        text = "The server cannot say what it offers."
+        return Failed({"code": self.error.get("code"), "message": text})
 
 
 class Refused(Exception):

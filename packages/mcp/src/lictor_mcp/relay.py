@@ -224,7 +224,8 @@ class Relay:
             async with asyncio.timeout(BACK_SECONDS):
                 await self.up.wait()
         except TimeoutError:
-            raise Failed({"code": INTERNAL_ERROR, "message": "The server is not there."}) from None
+            problem = {"code": INTERNAL_ERROR, "message": "The server is not there."}
+            raise Failed(problem, ours=True) from None
 
     # -- from the server --------------------------------------------------------------------------
 
@@ -317,7 +318,7 @@ class Relay:
         try:
             return result_of(await self._exchange(parse(write(request))))
         except Unanswered as lost:
-            raise Failed({"code": INTERNAL_ERROR, "message": str(lost)}) from None
+            raise Failed({"code": INTERNAL_ERROR, "message": str(lost)}, ours=True) from None
 
     async def greet(self) -> None:
         """Greets a server that was started again as the client greeted the first.

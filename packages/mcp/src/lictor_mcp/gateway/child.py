@@ -165,12 +165,12 @@ class Child:
         """
         writer = self._process.stdin if self._process is not None else None
         if writer is None or writer.is_closing():
-            raise Failed({"code": INTERNAL_ERROR, "message": NOT_THERE})
+            raise Failed({"code": INTERNAL_ERROR, "message": NOT_THERE}, ours=True)
         try:
             writer.write(raw + b"\n")
             await writer.drain()
         except (ConnectionError, RuntimeError):
-            raise Failed({"code": INTERNAL_ERROR, "message": NOT_THERE}) from None
+            raise Failed({"code": INTERNAL_ERROR, "message": NOT_THERE}, ours=True) from None
 
     async def stop(self) -> None:
         """Ends it and everything that it started in its group.

@@ -84,7 +84,7 @@ class Own:
                     return result_of(read(message, answered, await answered.body()))
                 return result_of(await self._first(answered, message))
         except Unanswered as lost:
-            raise Failed({"code": INTERNAL_ERROR, "message": str(lost)}) from None
+            raise Failed({"code": INTERNAL_ERROR, "message": str(lost)}, ours=True) from None
 
     async def leave(self) -> None:
         """Ends the session at the server, if there is one."""
@@ -130,7 +130,7 @@ def read(asked: Message, answered: Answered, raw: bytes) -> Message:
     except Malformed:
         problem = f"The server answered with HTTP status {answered.status}."
         if 400 <= answered.status < 500:
-            raise Failed({"code": INTERNAL_ERROR, "message": problem}) from None
+            raise Failed({"code": INTERNAL_ERROR, "message": problem}, ours=True) from None
         raise Unanswered(UNREADABLE if answered.status == 200 else problem) from None
     if message.kind == "error" and answered.status >= 400:
         return message

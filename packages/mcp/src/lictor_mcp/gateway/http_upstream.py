@@ -230,7 +230,7 @@ class Upstream:
 
 
 def _failed(problem: str) -> Failed:
-    return Failed({"code": INTERNAL_ERROR, "message": problem})
+    return Failed({"code": INTERNAL_ERROR, "message": problem}, ours=True)
 
 
 def _client(tls: ssl.SSLContext) -> httpx.AsyncClient:
