@@ -538,7 +538,9 @@ async def test_a_grant_does_not_reach_a_server_that_is_none_of_ours(
     note = {"jsonrpc": "2.0", "method": "notifications/progress", "params": {"_meta": meta}}
     async with made.running() as http:
         await http.post(made.url, json=asked, headers=MODERN)
-        await http.post(made.url, json=note, headers={**MODERN, "mcp-method": note["method"]})
+        headers = {**MODERN, "mcp-method": str(note["method"])}
+        del headers["mcp-name"]
+        await http.post(made.url, json=note, headers=headers)
 
     assert made.server.calls[0]["params"]["_meta"] == META
     assert json.loads(made.server.heard[0])["params"]["_meta"] == META
@@ -594,8 +596,9 @@ async def test_a_request_without_a_session_names_none_to_the_server(
         mine = await http.post(made.url, json=look(modern=False), headers=named)
         asked = len(made.server.asked)
         stateless = await made.call(http, headers=named)
+        routed = {"mcp-protocol-version": "2026-07-28", "mcp-method": cancelled["method"]}
         noted = await http.post(
-            made.url, json={**cancelled, "params": {"_meta": META}}, headers={**MODERN, **named}
+            made.url, json={**cancelled, "params": {"_meta": META}}, headers={**routed, **named}
         )
         others = made.server.asked[asked:]
 
@@ -623,6 +626,30 @@ async def test_a_session_whose_client_left_while_it_was_opened_takes_nothing_any
             await begun.wait()
             opening.cancel()
             await made.server.left.wait()
+
+
+@pytest.mark.attack("X33")
+@pytest.mark.parametrize("more", [{}, {"_meta": META}])
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"mcp-method": "tools/call"},
+        {"mcp-name": "look"},
+        {"mcp-method": "notifications/progress", "mcp-name": "look"},
+    ],
+)
+async def test_a_notification_or_an_answer_has_no_header_of_another_request(
+    world: Callable[..., World], headers: dict[str, str], more: dict[str, Any]
+) -> None:
+    made = world()
+    params = {"progressToken": 1, "progress": 1, **more}
+    note = {"jsonrpc": "2.0", "method": "notifications/progress", "params": params}
+    async with made.running() as http:
+        noted = await http.post(made.url, json=note, headers=headers)
+        answered = await http.post(made.url, content=answer(1), headers=headers)
+
+    assert [each.status_code for each in (noted, answered)] == [400, 400]
+    assert made.server.asked == []
 
 
 @pytest.mark.attack("X118")

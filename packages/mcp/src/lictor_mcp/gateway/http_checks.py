@@ -118,14 +118,13 @@ def stateless(message: Message, headers: Headers) -> bool:
             raise Refused(INVALID_PARAMS, "_meta must name protocol version and capabilities")
         if inside != said:
             raise _differs(VERSION)
-    if message.kind == "request":
-        _routed(message, headers, modern=modern)
+    _routed(message, headers, needed=modern and message.kind == "request")
     return modern
 
 
-def _routed(message: Message, headers: Headers, *, modern: bool) -> None:
+def _routed(message: Message, headers: Headers, *, needed: bool) -> None:
     said = headers.get(METHOD)
-    if said != message.method and (modern or said is not None):
+    if said != message.method and (needed or said is not None):
         raise _differs(METHOD)
     name = headers.get(NAME)
     member = NAMES.get(message.method)
@@ -134,7 +133,7 @@ def _routed(message: Message, headers: Headers, *, modern: bool) -> None:
             raise _differs(NAME)
         return
     inside = message.params.get(member)
-    needed = modern and inside is not None and not message.method.startswith("tasks/")
+    needed = needed and inside is not None and not message.method.startswith("tasks/")
     if (name is not None or needed) and (name is None or decoded(name) != inside):
         raise _differs(NAME)
 
