@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final, NamedTuple, TypeAlias
 
 from lictor import telemetry_names as names
@@ -43,9 +42,8 @@ class Ids(NamedTuple):
 NO_IDS: Final = Ids()
 
 
-@dataclass(frozen=True, slots=True)
-class Decided:
-    """A decision and what surrounds it.
+class Decided(NamedTuple):
+    """A decision and what surrounds it. A tuple: a frozen dataclass takes three times as long.
 
     Attributes:
         decision: The decision.
@@ -106,8 +104,7 @@ class Decided:
     arguments: Mapping[str, object] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Executed:
+class Executed(NamedTuple):
     """How an allowed call ended.
 
     Attributes:
