@@ -216,6 +216,19 @@ def test_a_server_of_the_protocol_without_sessions_is_spoken_to_in_it(world: Wor
         assert each["params"]["_meta"][m.VERSION] == "2026-07-28"
 
 
+@pytest.mark.parametrize("stateless", [False, True])
+def test_what_a_server_offers_only_to_clients_that_can_do_more_is_offered_too(
+    world: World, stateless: bool
+) -> None:
+    able = f"_meta']['{m.PROTOCOL}clientCapabilities" if stateless else "capabilities"
+    greeting = "server/discover" if stateless else "initialize"
+    more = answer({"tools": [tool("ask")]})
+    listed = f"{more} if {{'sampling', 'roots', 'elicitation'}} <= set(can) else None"
+    greeted = f"can = got['params']['{able}']; {answer(WELCOME)}"
+    world.says(**{"initialize": None, greeting: greeted, "tools/list": listed})
+    assert "added: notes/ask" in world.lock()
+
+
 def test_what_a_server_asks_meanwhile_is_answered_with_an_error_and_holds_up_nothing(
     world: World,
 ) -> None:

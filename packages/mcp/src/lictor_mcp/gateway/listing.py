@@ -22,10 +22,11 @@ from lictor_mcp.guard import Failed
 from lictor_mcp.offers import MAX_LISTED, MAX_PAGES, Wire
 from lictor_mcp.wire import INVALID_PARAMS, INVALID_REQUEST, METHOD_NOT_FOUND
 
-LEGACY: Final = "2025-11-25"
+CAPABILITIES: Final[Wire] = {"roots": {"listChanged": True}, "sampling": {}, "elicitation": {}}
+"""Some servers offer more to a client that can do more; nothing of this is ever done here."""
 HELLO: Final[Wire] = {
-    "protocolVersion": LEGACY,
-    "capabilities": {},
+    "protocolVersion": "2025-11-25",
+    "capabilities": CAPABILITIES,
     "clientInfo": {"name": "lictor", "version": "1"},
 }
 READ: Final = f"{m.OURS}resources/read"

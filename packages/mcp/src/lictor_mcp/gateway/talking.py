@@ -17,10 +17,11 @@ from typing import Final
 
 from lictor_mcp import methods as m
 from lictor_mcp.gateway.child import GRACE, Child, Keeper, TooLong, line_of
+from lictor_mcp.gateway.http_checks import CAPABILITIES as CLIENT
 from lictor_mcp.gateway.http_own import META, Own
 from lictor_mcp.gateway.http_upstream import Answered, Upstream
 from lictor_mcp.gateway.identity import identity as identity_of
-from lictor_mcp.gateway.listing import Nonsense
+from lictor_mcp.gateway.listing import CAPABILITIES, Nonsense
 from lictor_mcp.gateway.upstream import Server
 from lictor_mcp.guard import Failed, Wire
 from lictor_mcp.waiting import result_of
@@ -143,7 +144,7 @@ class StdioTalk:
 
     def stateless(self) -> None:
         """From now on the protocol without sessions is spoken."""
-        self._meta = META
+        self._meta = {**META, CLIENT: CAPABILITIES}
 
     async def identity(self) -> str:
         """What it is, once it runs: only then a runner has fetched it."""
