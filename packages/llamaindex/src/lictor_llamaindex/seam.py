@@ -16,7 +16,8 @@ Rules enforced here:
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Final
@@ -114,6 +115,17 @@ class Seam:
         """What the operator has decided about the tool."""
         found = self.gate.catalog.known(self.shape.tool.key)
         return None if found is None else found.review
+
+
+@contextmanager
+def replaced(bodies: Mapping[Seam, Mapping[str, Callable[..., Any]]]) -> Iterator[None]:
+    """While it lasts, other callables run where a call is allowed: for `lictor attack`."""
+    before = {seam: _originals[seam] for seam in bodies}
+    _originals.update(bodies)
+    try:
+        yield
+    finally:
+        _originals.update(before)
 
 
 def denied(decision: Decision) -> ToolDenied:
