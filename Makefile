@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 BRIDGE := .venvs/mcp1
 FASTMCP := .venvs/fastmcp
 OLDEST := .venvs/oldest
+PINS ?= constraints.txt
+UPSTREAM := .venvs/upstream-$(notdir $(basename $(PINS)))
 HOSTED := tests/adapters/test_langchain_agents.py tests/adapters/test_langchain_asks.py \
 	tests/adapters/test_llamaindex_asks.py \
 	tests/attacks/test_langchain.py tests/attacks/test_llamaindex.py
@@ -21,7 +23,7 @@ create = $(UV) venv --quiet --allow-existing --python $(PYTHON) $(1)
 install = $(UV) pip install --quiet --python $(1)/bin/python
 endif
 
-.PHONY: demo demo-mcp test check fix bench coverage interop docs pictures wheels clean
+.PHONY: demo demo-mcp test check fix bench coverage interop upstream-llamaindex docs pictures wheels clean
 
 demo: $(VENV)/.runtime  ## the main job twice: unguarded and guarded
 	$(BIN)/lictor demo
@@ -50,6 +52,9 @@ bench: $(VENV)/.dev  ## writes build/bench/*.json
 interop: $(VENV)/.dev  ## against parts of others, fetched now; writes build/interop/mcp.json
 	$(BIN)/python tests/interop/run.py $(ARGS)
 
+upstream-llamaindex: $(UPSTREAM)/.ready  ## LlamaIndex's own tests, guarded; SRC= a checkout of it
+	$(UPSTREAM)/bin/python tests/interop/upstream_llamaindex.py $(SRC)
+
 coverage: $(VENV)/.dev  ## docs/coverage.md, from a run of the adapter suite
 	$(BIN)/python scripts/coverage_page.py
 
@@ -60,7 +65,7 @@ pictures: $(VENV)/.dev  ## docs/pictures, from a real run of docs/quickstart.md
 	$(BIN)/python scripts/record.py
 
 wheels: $(VENV)/.dev  ## dist/*.whl
-	for package in core langchain mcp; do \
+	for package in core langchain llamaindex mcp; do \
 		(cd packages/$$package && ../../$(BIN)/python -m hatchling build -t wheel -d ../../dist) || exit 1; \
 	done
 
@@ -93,6 +98,13 @@ $(OLDEST)/.ready: $(MANIFESTS) constraints/oldest.txt requirements-oldest.txt
 	$(call create,$(OLDEST))
 	$(call install,$(OLDEST)) -c constraints/oldest.txt -e packages/core -e packages/langchain \
 		-e packages/llamaindex -e packages/mcp -r requirements-oldest.txt
+	@touch $@
+
+# PINS=constraints/oldest.txt for a checkout that is nearer to the oldest version
+$(UPSTREAM)/.ready: $(MANIFESTS) $(PINS) requirements-upstream.txt
+	$(call create,$(UPSTREAM))
+	$(call install,$(UPSTREAM)) -c $(PINS) -e packages/core -e packages/llamaindex \
+		-r requirements-upstream.txt
 	@touch $@
 
 clean:
