@@ -11,9 +11,10 @@ import pytest
 
 pytest.importorskip("llama_index")
 
-from llama_index.core.agent.workflow import FunctionAgent
+from llama_index.core.agent.workflow import AgentWorkflow, FunctionAgent
 from llama_index.core.tools import ToolOutput
 from llama_index.core.tools.tool_spec.base import BaseToolSpec
+from llama_index.core.workflow import Context
 
 from lictor.testing import DenyAll
 from lictor.testing.adapter_suite import World as Suite
@@ -110,3 +111,40 @@ def test_a_spec_and_a_function_become_tools(world: Callable[..., Any]) -> None:
 
     assert [each.metadata.name for each in guard(Spec(), made.gate)] == ["look"]
     assert [each.metadata.name for each in guard([act, plain], made.gate)] == ["act", "plain"]
+
+
+async def seize(ctx: Context, to: str) -> str:
+    """Gives the word to an agent, as the host's own hand-off does."""
+    await ctx.store.set("current_agent_name", to)
+    return "seized"
+
+
+def pay(n: int) -> str:
+    """Pays."""
+    return act(n)
+
+
+@pytest.mark.parametrize(
+    ("to", "granted", "reason"),
+    [("bot", ["pay"], "permit"), ("bot", [], "grant_scope"), ("stranger", ["pay"], "grant_scope")],
+)
+def test_a_tool_that_gives_the_word_to_the_first_agent_gives_the_tasks_authority_and_no_more(
+    world: Callable[..., Any], to: str, granted: list[str], reason: str
+) -> None:
+    llm = Script(calls(("seize", {"to": to})), calls(("pay", {"n": 1}), ids=["c2"])).model()
+    agents: list[Any] = [
+        FunctionAgent(name=name, description=name, tools=[seize, pay], llm=llm)
+        for name in ("bot", "stranger")
+    ]
+    made = world(known(seize), known(pay, "transfer"))
+    flow = guard_agent(AgentWorkflow(agents, root_agent="bot"), made.gate)
+
+    async def go() -> None:
+        ctx: Context = Context(flow)
+        await ctx.store.set("current_agent_name", "stranger")
+        await flow.run("go", ctx=ctx)
+
+    with made.task(tools=[*granted, "seize"]):
+        asyncio.run(go())
+
+    assert [line["code"] for line in made.lines("decision")] == ["permit", reason]
