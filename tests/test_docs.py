@@ -107,7 +107,7 @@ def test_the_demo_prints_what_the_readme_shows(tmp_path: Path) -> None:
 def test_what_a_page_makes_can_be_made() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for page in PAGES:
-        for target in re.findall(r"(?:^|`)make ([a-z]+)", page.read_text("utf-8"), re.MULTILINE):
+        for target in re.findall(r"(?:^|`)make ([a-z-]+)", page.read_text("utf-8"), re.MULTILINE):
             assert f"\n{target}:" in makefile, f"{page.name}: make {target}"
 
 
