@@ -69,6 +69,8 @@ def agent(kind=FunctionAgent, name="banker", **more):
     return kind(name=name, tools=tools(), llm=Listening().model(), **more)
 
 def make():
+    with Path(__file__).with_name("made").open("a") as file:
+        file.write("x")
     return guard_agent(agent(), gate())
 
 def react():
@@ -180,8 +182,10 @@ def test_nothing_of_the_user_runs_or_is_written_and_his_model_hears_nothing(proj
     store = (project / ".lictor" / "lictor.db").read_bytes()
     seen = (project / ".lictor" / "seen.json").read_bytes()
 
+    (project / "made").unlink()
     attack("attacked_index:make")
 
+    assert (project / "made").read_text() == "x"  # once: each has a gate, and only one is closed
     assert not (project / "ran").exists()
     assert not (project / "heard").exists()
     assert (project / ".lictor" / "lictor.db").read_bytes() == store

@@ -6,6 +6,7 @@ import importlib
 import os
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -81,19 +82,25 @@ def _load(name: str) -> Any:
     return found
 
 
+def _meant(found: Any) -> Iterator[Any]:
+    """The object itself, then what it makes, which is made once: each has a gate of its own."""
+    yield found
+    if callable(found):
+        yield found()
+
+
 def _target(found: Any, name: str) -> Target:
-    missing = []
+    modules, missing = [], []
     for adapter in ADAPTERS:
         try:
-            module = importlib.import_module(f"{adapter}.attack")
+            modules.append(importlib.import_module(f"{adapter}.attack"))
         except ModuleNotFoundError:
             missing.append(adapter.replace("_", "-"))
-            continue
-        target: Target | None = module.target(found)
-        if target is None and callable(found):
-            target = module.target(found())
-        if target is not None:
-            return target
+    for agent in _meant(found):
+        for module in modules:
+            target: Target | None = module.target(agent)
+            if target is not None:
+                return target
     raise ConfigError(
         name,
         "is no agent of a host that an adapter here knows",
