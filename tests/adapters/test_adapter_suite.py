@@ -87,6 +87,8 @@ def test_the_kit_prints_what_was_run_and_says_by_its_code_what_came_of_it(
     assert "unguarded on langchain" in said
     assert "✗ path invoke: 0 of 2 shapes and verdicts" in said
     assert '"state": "broken"' in file.read_text()
+    assert "not tried here: X06 callback handler" in said
+    assert "not tried here: X01" not in said
 
 
 @pytest.mark.parametrize(

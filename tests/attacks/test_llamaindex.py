@@ -4,7 +4,6 @@
 import asyncio
 import copy
 import re
-import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -34,6 +33,7 @@ from pydantic import BaseModel
 
 from lictor.task import current
 from lictor.testing import DenyAll, UnsafeAllowAll, UnsafeScripted
+from lictor.testing.kit import attacks
 from lictor_llamaindex import HostChanged, ToolDenied, Unguardable, definition, guard, guard_agent
 from lictor_llamaindex.testing import Script, calls, known
 
@@ -900,7 +900,7 @@ def test_the_fifth_identical_denial_ends_the_run(world: Callable[..., Any]) -> N
 
 def test_every_way_around_llamaindex_that_is_known_has_a_test_here() -> None:
     here = Path(__file__)
-    ids = tomllib.loads((here.parent / "ids.toml").read_text(encoding="utf-8"))
+    ids = attacks()
     text = here.read_text(encoding="utf-8")
     marked = set(re.findall(r'"(X\d+)"', text))
 

@@ -41,10 +41,9 @@ HEARTBEAT: Final = 3.0
 """Seconds between heartbeats, each of which also looks for the calls of the dead."""
 PROBE: Final = 0.5
 """Seconds between attempts to write again after a failure."""
-LINGER: Final = 0.02
+LINGER: Final = 0.005
 """Seconds that relaxed members wait for company: a transaction for each would cost the callers, who
-share the interpreter with this thread, more than their own work. It spans a few turns of an agent
-whose model answers at once, and is less than the queue of a busy loop needs to fill."""
+share the interpreter with this thread, more than their own work."""
 MAX_BATCH: Final = 1_000
 CLOSE_WAIT: Final = 15.0
 

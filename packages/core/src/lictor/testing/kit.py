@@ -14,11 +14,16 @@ import importlib
 import json
 import logging
 import sys
+import tomllib
 import warnings
+from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from lictor.testing.adapter_suite import Driver, run, trials
+from lictor.testing.adapter_suite import Driver, Report, run, trials
+
+HOSTS: Final = {"langchain": "LC", "llamaindex": "LI", "mcp": "MCP"}
+"""Hosts as the list names them."""
 
 
 def load(name: str) -> Driver:
@@ -42,6 +47,26 @@ def load(name: str) -> Driver:
     if not isinstance(made, Driver):
         raise ValueError(f"{name} is no lictor.testing.adapter_suite.Driver")
     return made
+
+
+def attacks() -> dict[str, dict[str, Any]]:
+    """The list of known ways around: id → `hosts` and `what`."""
+    return tomllib.loads((files("lictor.testing") / "attacks.toml").read_text("utf-8"))
+
+
+def untried(report: Report) -> dict[str, str]:
+    """What the list holds for this host and no trial of the suite is: the rest of a gate.
+
+    Returns:
+        Id → what it is.
+    """
+    tried = {id for trial, _ in report.found for id in trial.attacks}
+    short = HOSTS.get(report.host.partition(" ")[0], "")
+    return {
+        id: str(row["what"])
+        for id, row in attacks().items()
+        if id not in tried and (not short or short in row["hosts"])
+    }
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -74,6 +99,8 @@ def main(arguments: list[str] | None = None) -> int:
     if sys.stderr.isatty():
         print("\r", end="", file=sys.stderr)
     print(report.table())
+    for id, what in untried(report).items():
+        print(f"  not tried here: {id} {what}")
     if given.json is not None:
         given.json.parent.mkdir(parents=True, exist_ok=True)
         given.json.write_text(json.dumps(report.as_json(), indent=1, ensure_ascii=False) + "\n")
