@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from langchain_core.messages import AIMessage
 from langchain_core.tools import BaseTool, StructuredTool
+from langchain_core.tools import Tool as Single
 from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.prebuilt import ToolNode
 
@@ -22,38 +23,40 @@ _ENTRANCES: Final = ("func", "coroutine", "_run", "_arun")
 
 def target(agent: Any) -> Target | None:
     """The agent's tools, if it is a compiled graph with tool nodes."""
-    nodes = getattr(agent, "nodes", None)
-    if not isinstance(nodes, Mapping):
-        return None
-    found = [node for each in nodes.values() if (node := _tool_node(each)) is not None]
+    found = list(dict.fromkeys(_tool_nodes(agent)))
     return _Agent(found) if found else None
 
 
-def _tool_node(node: Any) -> ToolNode | None:
-    for part in (node, getattr(node, "bound", None)):
-        if isinstance(part, ToolNode):
-            return part
-    return None
+def _tool_nodes(graph: Any) -> Iterator[ToolNode]:
+    """The tool nodes of a graph and of the graphs that are its nodes."""
+    nodes = getattr(graph, "nodes", None)
+    for node in nodes.values() if isinstance(nodes, Mapping) else ():
+        for part in (node, getattr(node, "bound", None)):
+            if isinstance(part, ToolNode):
+                yield part
+        for below in getattr(node, "subgraphs", ()):
+            yield from _tool_nodes(below)
 
 
 class _Agent(Target):
     def __init__(self, nodes: list[ToolNode]) -> None:
-        self._nodes = {name: node for node in nodes for name in node.tools_by_name}
+        self._nodes = {name: node for node in reversed(nodes) for name in node.tools_by_name}
         self._first = nodes[0]
-        tools = {name: node.tools_by_name[name] for name, node in self._nodes.items()}
-        guarded = {name: tool for name, tool in tools.items() if base_of(type(tool)) is not None}
-        self.unguarded = tuple(sorted(tools.keys() - guarded.keys()))
-        self._tools: dict[str, BaseTool] = guarded
-        seams = [seam_of(tool) for tool in guarded.values()]
-        self.tools = tuple(seam.shape.tool for seam in seams)
-        self.gates = tuple(dict.fromkeys(seam.gate for seam in seams))
+        every = [pair for node in nodes for pair in node.tools_by_name.items()]
+        self.unguarded = tuple(
+            sorted({name for name, tool in every if base_of(type(tool)) is None})
+        )
+        guarded = [(name, tool) for name, tool in every if base_of(type(tool)) is not None]
+        self._seams = {seam_of(tool): tool for _, tool in guarded}
+        self._tools: dict[str, BaseTool] = dict(reversed(guarded))
+        self.tools = tuple(seam_of(tool).shape.tool for tool in self._tools.values())
+        others = (seam.shape.tool for seam in self._seams)
+        self.untried = tuple(tool for tool in others if tool not in self.tools)
+        self.gates = tuple(dict.fromkeys(seam.gate for seam in self._seams))
 
     @contextmanager
     def staged(self, recorder: Recorder) -> Iterator[None]:
-        seams = {name: seam_of(tool) for name, tool in self._tools.items()}
-        with replaced(
-            {seams[name]: _bodies(self._tools[name], seams[name], recorder) for name in seams}
-        ):
+        with replaced({seam: _bodies(tool, seam, recorder) for seam, tool in self._seams.items()}):
             yield
 
     def call(self, name: str, arguments: Mapping[str, Any], call_id: str) -> str:
@@ -67,7 +70,7 @@ class _Agent(Target):
     def raw(self, name: str) -> Mapping[str, Callable[[Mapping[str, Any]], Any]]:
         tool = self._tools[name]
         entrances = {label: getattr(tool, label, None) for label in _ENTRANCES}
-        return {label: _entering(found) for label, found in entrances.items() if callable(found)}
+        return {label: entering(found) for label, found in entrances.items() if callable(found)}
 
     @contextmanager
     def put(self, name: str, recorder: Recorder) -> Iterator[None]:
@@ -98,9 +101,27 @@ def _graph(node: ToolNode) -> Any:
     return built.compile()
 
 
-def _entering(found: Callable[..., Any]) -> Callable[[Mapping[str, Any]], Any]:
+def entering(found: Callable[..., Any]) -> Callable[[Mapping[str, Any]], Any]:
+    """How to get into a tool by a callable that it has, with what that demands beside arguments."""
+    signature = inspect.signature(found)
+    parameter = signature.parameters.get("config")
+    host: dict[str, Any] = (
+        {"config": {}} if parameter and parameter.default is parameter.empty else {}
+    )
+
+    def _takes(arguments: Mapping[str, Any]) -> bool:
+        try:
+            signature.bind(**arguments, **host)
+        except TypeError:
+            return False
+        return True
+
     def enter(arguments: Mapping[str, Any]) -> Any:
-        given = found(**arguments)
+        named = not isinstance(getattr(found, "__self__", None), Single) and _takes(arguments)
+        if named:
+            given = found(**arguments, **host)
+        else:  # a tool of one text calls it whatever it likes
+            given = found(*arguments.values(), **host)
         return asyncio.run(_wait(given)) if inspect.isawaitable(given) else given
 
     return enter

@@ -49,9 +49,11 @@ class _Agent(Target):
         guarded = [tool for _, tool in found if base_of(type(tool)) is not None]
         bare = {str(tool.metadata.name) for _, tool in found if base_of(type(tool)) is None}
         self.unguarded = tuple(sorted(bare))
-        self._tools: dict[str, BaseTool] = {str(tool.metadata.name): tool for tool in guarded}
+        self._tools = {str(tool.metadata.name): tool for tool in reversed(guarded)}
         self._seams = list(dict.fromkeys(map(seam_of, guarded)))
-        self.tools = tuple({seam.shape.tool.key: seam.shape.tool for seam in self._seams}.values())
+        self.tools = tuple(seam_of(tool).shape.tool for tool in self._tools.values())
+        others = (seam.shape.tool for seam in self._seams)
+        self.untried = tuple(tool for tool in others if tool not in self.tools)
         self.gates = tuple(dict.fromkeys(seam.gate for seam in self._seams))
 
     def _tools_of(self, name: str) -> list[BaseTool]:
@@ -141,7 +143,7 @@ async def _first_answer(agent: Any) -> str:
     finally:
         if not handler.done():
             await handler.cancel_run()
-            await asyncio.wait({handler})
+            await asyncio.gather(handler, return_exceptions=True)
 
 
 def _entering(found: Callable[..., Any]) -> Callable[[Arguments], Any]:

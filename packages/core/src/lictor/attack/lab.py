@@ -64,11 +64,13 @@ class Target:
     Attributes:
         tools: Definitions of its guarded tools.
         unguarded: Names of tools that nobody guards.
+        untried: Guarded tools that are not tried, for an earlier one has their name.
         gates: Gates that guard them.
     """
 
     tools: tuple[Tool, ...] = ()
     unguarded: tuple[str, ...] = ()
+    untried: tuple[Tool, ...] = ()
     gates: tuple[Gate, ...] = ()
 
     def staged(self, recorder: Recorder) -> AbstractContextManager[None]:

@@ -13,6 +13,9 @@ def run(lab: Lab) -> Iterator[Finding]:
     """Tries everything; each finding as it comes."""
     for name in lab.target.unguarded:
         yield Finding("X14", "guarded at all", name, "went through", "no gate guards this tool")
+    for tool in lab.target.untried:
+        why = "an earlier tool has its name: attack the part of the agent that has this one"
+        yield Finding("X02", "anything", str(tool.key), "not applicable", why)
     with lab.target.staged(lab.recorder):
         for tool in lab.target.tools:
             for bypass in BYPASSES:

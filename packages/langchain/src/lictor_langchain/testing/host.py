@@ -20,6 +20,7 @@ from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.prebuilt import ToolNode
 
 from lictor.testing.adapter_suite import Driver, Missing, Probe, Session, World
+from lictor_langchain.attack import entering
 from lictor_langchain.testing import ScriptedModel, calls
 from lictor_langchain.testing.tools import ASYNC_ONLY, SHAPES
 
@@ -83,7 +84,7 @@ class Tools(Session):
                 found: Any = getattr(tool, label, None)
                 found = getattr(found, "__wrapped__", None) if part else found
                 if callable(found):
-                    entrances[label + part] = _entrance(found)
+                    entrances[label + part] = entering(found)
         return entrances
 
     def replay(self, name: str, arguments: Arguments) -> str:
@@ -133,18 +134,6 @@ class Tools(Session):
     def _said(self, message: AIMessage, **more: Any) -> str:
         agent = self.agent(message, **more)
         return told(answered(self.driver.ask(agent.invoke, GO, self.world)))
-
-
-def _entrance(found: Callable[..., Any]) -> Callable[[Arguments], Any]:
-    def enter(arguments: Arguments) -> Any:
-        given = found(**arguments)
-        return asyncio.run(_wait(given)) if isinstance(given, Awaitable) else given
-
-    return enter
-
-
-async def _wait(given: Awaitable[Any]) -> Any:
-    return await given
 
 
 def _swapping(put: BaseTool) -> AgentMiddleware[Any, Any]:
