@@ -11,7 +11,8 @@ import coverage_page
 pytest.importorskip("mcp.server.context", reason="needs mcp 2.x")
 
 from lictor.testing import kit
-from lictor.testing.adapter_suite import Driver, Trial, trials
+from lictor.testing.adapter_suite import Driver, Trial, engines, flow, trials
+from lictor_langchain.testing.hitl import Driver as Hitl
 from lictor_langchain.testing.host import LangChain
 from lictor_llamaindex.testing.host import LlamaIndex
 
@@ -41,6 +42,13 @@ def test_our_adapter_holds_and_the_page_says_so(host: str, trial: Trial) -> None
     assert coverage_page.published(PAGE, host, trial) == coverage_page.MARKS[result.state]
 
 
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A guard that asks nobody, or waits without end, is not waited for as long as ours."""
+    for part in (engines, flow):
+        monkeypatch.setattr(part, "SECONDS", 1.0)
+
+
 UNGUARDED: tuple[Driver, ...] = (LangChain(), LlamaIndex())
 REFUSED_BY_THE_HOST = {
     "langchain": {"no-arguments"},
@@ -52,6 +60,7 @@ FAILURES = [(host, t) for host in UNGUARDED for t in trials(host) if t.part == "
 @pytest.mark.parametrize(
     ("host", "trial"), FAILURES, ids=[f"{host.host}-{trial.id}" for host, trial in FAILURES]
 )
+@pytest.mark.usefixtures("hasty")
 def test_the_suite_notices_that_nobody_guards(host: Driver, trial: Trial) -> None:
     result = trial.run(host)
 
@@ -67,6 +76,18 @@ def test_the_suite_notices_a_path_that_nobody_guards(host: Driver, path: str) ->
     assert {trial.run(host).state for trial in found} == {"broken"}
 
 
+HITL_HOLDS = ("agent.invoke", "agent.stream", "agent.ainvoke", "agent.astream")
+
+
+@pytest.mark.parametrize("path", Hitl.paths)
+def test_the_hosts_own_middleware_holds_in_its_agent_and_on_no_path_beside_it(path: str) -> None:
+    found = [t for t in trials(Hitl()) if t.cell[0] == "schema" and t.cell[1] == path]
+
+    states = {trial.run(Hitl()).state for trial in found}
+
+    assert states == {"held" if path in HITL_HOLDS else "broken"}
+
+
 class Few(LangChain):
     """A driver with little to try."""
 
@@ -74,6 +95,7 @@ class Few(LangChain):
     paths = ("invoke",)
 
 
+@pytest.mark.usefixtures("hasty")
 def test_the_kit_prints_what_was_run_and_says_by_its_code_what_came_of_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -89,6 +111,29 @@ def test_the_kit_prints_what_was_run_and_says_by_its_code_what_came_of_it(
     assert '"state": "broken"' in file.read_text()
     assert "not tried here: X06 callback handler" in said
     assert "not tried here: X01" not in said
+
+
+class FewAsked(Few, Hitl):
+    """The same of the host's own middleware, with a path that it stands in."""
+
+    paths = ("agent.invoke", "invoke")
+
+
+@pytest.mark.usefixtures("hasty")
+def test_the_kit_prints_a_card_of_the_hosts_own_middleware(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lictor_langchain.testing.hitl.Few", FewAsked, raising=False)
+
+    code = kit.main(["--driver", "lictor_langchain.testing.hitl:Few"])
+
+    said = capsys.readouterr().out
+    assert code == 1
+    assert "HumanInTheLoopMiddleware on langchain" in said
+    assert "✓ path agent.invoke: 2 of 2 shapes and verdicts" in said
+    assert "✗ path invoke: 0 of 2 shapes and verdicts" in said
+    assert "✗ a tool that came later  [X05]" in said
+    assert "– a call without a task  [X41]\n      the guard knows no task" in said
 
 
 @pytest.mark.parametrize(
