@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lictor.testing.adapter_suite.driver import Driver
-from lictor.testing.adapter_suite.trial import attempt, demand, nothing_ran, opened
+from lictor.testing.adapter_suite.trial import attempt, demand, nothing_ran, opened, recorded
 from lictor.testing.adapter_suite.world import Call, World
 
 
@@ -19,6 +19,7 @@ def mutated(driver: Driver) -> None:
         said = attempt(session.call, driver.paths[0], "act", {"n": 3, "items": items})
         demand(len(world.asked) == 1, f"decided {len(world.asked)}x ({said})")
         demand(world.ran in ([], world.asked), f"ran {world.ran}, decided {world.asked}")
+        recorded(session, 1, "arguments changed meanwhile")
 
 
 def coerced(driver: Driver) -> None:
@@ -27,6 +28,7 @@ def coerced(driver: Driver) -> None:
         world = World()
         with opened(driver, world) as session:
             attempt(session.call, driver.paths[0], "act", {"n": n})
+            recorded(session, 1, f"{n!r}")
         kinds = [type(call.arguments.get("n")) for call in world.ran]
         demand(all(kind in (int, float) for kind in kinds), f"{n!r} ran as {kinds}")
 
@@ -36,6 +38,7 @@ def unknown_argument(driver: Driver) -> None:
     world = World()
     with opened(driver, world) as session:
         attempt(session.call, driver.paths[0], "act", {"n": 3, "cc": "everybody"})
+        recorded(session, 1, "an argument too many")
 
 
 def no_arguments(driver: Driver) -> None:
@@ -44,3 +47,4 @@ def no_arguments(driver: Driver) -> None:
     with opened(driver, world) as session:
         attempt(session.call, driver.paths[0], "act", {})
         nothing_ran(world)
+        recorded(session, 1, "arguments left out")

@@ -6,7 +6,14 @@ import threading
 from collections.abc import Callable
 
 from lictor.testing.adapter_suite.driver import Driver, Probe
-from lictor.testing.adapter_suite.trial import SECONDS, attempt, demand, nothing_ran, opened
+from lictor.testing.adapter_suite.trial import (
+    SECONDS,
+    attempt,
+    demand,
+    nothing_ran,
+    opened,
+    recorded,
+)
 from lictor.testing.adapter_suite.world import Call, World
 
 
@@ -65,6 +72,7 @@ def invented(driver: Driver) -> None:
         before = len(world.ran)
         attempt(session.call, driver.paths[0], "acts", {"n": 3})
         demand(len(world.ran) == before == 1, f"ran {world.ran}")
+        recorded(session, 2, "a call and an invented name")
 
 
 def retried(driver: Driver) -> None:
@@ -91,6 +99,7 @@ def replayed(driver: Driver) -> None:
         said = attempt(session.replay, "act", {"n": 3})
         demand(len(world.ran) <= 1, f"ran {len(world.ran)}x ({said})")
         demand(len(world.ran) == 1, f"it did not run at all ({said})")
+        recorded(session, 2, "one call made twice")
 
 
 def without_context(driver: Driver) -> None:
@@ -113,6 +122,7 @@ def nobody(driver: Driver) -> None:
     with opened(driver, world) as session:
         said = attempt(session.call, driver.paths[0], "act", {"n": 3})
         nothing_ran(world, said)
+        recorded(session, 1, "a call without a task")
 
 
 def lists(driver: Driver) -> None:
@@ -124,3 +134,4 @@ def lists(driver: Driver) -> None:
             attempt(session.call, driver.paths[0], name, {"n": 3})
         ran = {call.name for call in world.ran}
         demand(ran == listed, f"offered {sorted(listed)}, ran {sorted(ran)}")
+        recorded(session, 2, "one that is offered and one that is not")
