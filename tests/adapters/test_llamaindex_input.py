@@ -1,0 +1,214 @@
+"""What LlamaIndex hands to tools and what it keeps to itself: forms of arguments, swallowed errors.
+
+Ways around by arguments: tests/attacks/test_llamaindex.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+pytest.importorskip("llama_index")
+
+from llama_index.core.agent.workflow import FunctionAgent
+from llama_index.core.instrumentation import get_dispatcher
+from llama_index.core.instrumentation.event_handlers import BaseEventHandler
+from llama_index.core.instrumentation.events import BaseEvent
+from llama_index.core.tools import FunctionTool
+
+from lictor.testing.adapter_suite import World as Suite
+from lictor_llamaindex import guard, guard_agent
+from lictor_llamaindex.testing import Script, calls, known
+from lictor_llamaindex.testing.tools import SHAPES
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning"  # of the host: it looks at every attribute of an agent
+)
+RAN: list[Any] = []
+HELD: list[Any] = []
+
+
+@pytest.fixture(autouse=True)
+def _nothing_ran() -> Iterator[None]:
+    RAN.clear()
+    yield
+    RAN.clear()
+
+
+def note(n: int, to: str, loud: bool = False) -> str:
+    """Notes."""
+    RAN.append((n, to, loud))
+    return "noted"
+
+
+def pay(n: int) -> str:
+    """Pays."""
+    RAN.append(n)
+    return f"paid {n}"
+
+
+def run(agent: Any) -> Any:
+    async def go() -> Any:
+        return await agent.run("go")
+
+    return asyncio.run(go()).tool_calls[0].tool_output
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs"),
+    [
+        ((), {"n": "3", "to": "bob", "loud": "true"}),
+        (("3",), {"to": "bob", "loud": True}),
+        (("3", "bob"), {"loud": 1}),
+        (("3", "bob", True), {}),
+    ],
+)
+def test_positional_and_named_values_are_one_call(
+    world: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> None:
+    made = world(known(note, "write", target=("to",)))
+    copy = guard(FunctionTool.from_defaults(note), made.gate)
+
+    with made.task(tools=["note"]):
+        copy.call(*args, **kwargs)
+        asyncio.run(copy.acall(*args, **kwargs))
+        copy(*args, **kwargs)
+        copy.real_fn(*args, **kwargs)  # type: ignore[attr-defined]
+
+    assert RAN == [(3, "bob", True)] * 4
+    assert [type(n) for n, _, _ in RAN] == [int] * 4
+    assert made.decisions() == ["allow:permit"] * 4
+    assert len({line["digest"] for line in made.lines("decision")}) == 1
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs"),
+    [
+        (("bob",), {"n": 3}),
+        (("3", "bob", True, "more"), {}),
+        (("3",), {}),
+        ((["3"], "bob"), {}),
+        (({"n": 3, "to": "bob"},), {}),
+    ],
+)
+def test_a_mix_that_does_not_fit_runs_nothing_at_any_entry(
+    world: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> None:
+    made = world(known(note, "write", target=("to",)))
+    copy = guard(FunctionTool.from_defaults(note), made.gate)
+
+    with made.task(tools=["note"]):
+        found = [copy.call(*args, **kwargs), asyncio.run(copy.acall(*args, **kwargs))]
+
+    assert all(each.is_error for each in found)
+    assert RAN == []
+    assert made.decisions() == ["deny:input_invalid"] * 2
+
+
+def test_arguments_that_come_as_text_are_decided_as_what_they_say(
+    world: Callable[..., Any],
+) -> None:
+    made = world(known(pay, "transfer", target=("n",)))
+    agent = FunctionAgent(tools=[pay], llm=Script(calls(("pay", '{"n": "3"}'))).model())
+
+    with made.task(tools=["pay"], limits={"pay": {"n": {"min": 0, "max": 10}}}):
+        output = run(guard_agent(agent, made.gate))
+
+    assert not output.is_error
+    assert RAN == [3]
+
+
+def test_a_tool_that_returns_an_exception_has_failed_on_every_path(
+    world: Callable[..., Any],
+) -> None:
+    async def broken(n: int) -> Any:
+        """Breaks."""
+        return ValueError("broken")
+
+    raw = FunctionTool.from_defaults(async_fn=broken)
+    made = world(known(raw))
+    agent = FunctionAgent(tools=[raw], llm=Script(calls(("broken", {"n": 1}))).model())
+
+    with made.task(tools=None):
+        assert "broken" in run(guard_agent(agent, made.gate)).content
+        copy: Any = guard(raw, made.gate)
+        assert "broken" in copy.call(n=2).content
+        assert "broken" in str(asyncio.run(copy.async_fn(n=3)))
+
+    assert made.outcomes() == ["failed"] * 3
+
+
+def careless(n: int) -> str:
+    """Calls another and does not mind what comes of it."""
+    try:
+        return str(HELD[0].real_fn(n=n))
+    except BaseException:
+        return "never mind"
+
+
+def test_a_body_that_swallows_a_denial_has_not_run_what_was_denied(
+    world: Callable[..., Any],
+) -> None:
+    made = world(known(careless), known(pay, "transfer"))
+    HELD[:] = [guard(FunctionTool.from_defaults(pay), made.gate)]
+
+    with made.task(tools=["careless"]):
+        output = guard(FunctionTool.from_defaults(careless), made.gate).call(n=1)
+
+    assert output.content == "never mind"
+    assert RAN == []
+    assert made.decisions() == ["allow:permit", "deny:grant_scope"]
+    assert made.outcomes()[-1] == "done"
+
+
+class Failing(BaseEventHandler):
+    """Has an error at whatever it is told; the host swallows it."""
+
+    def handle(self, event: BaseEvent, **_: Any) -> Any:
+        RAN.append("told")
+        raise RuntimeError("no more")
+
+
+@pytest.fixture
+def failing() -> Iterator[None]:
+    root = get_dispatcher()
+    handler = Failing()
+    root.add_event_handler(handler)
+    yield
+    root.event_handlers.remove(handler)
+
+
+@pytest.mark.usefixtures("failing")
+def test_what_a_handler_of_the_hosts_events_does_decides_nothing(
+    world: Callable[..., Any],
+) -> None:
+    made = world(known(pay, "transfer"), known(note))
+    llm = Script(calls(("pay", {"n": 1}), ("note", {"n": 2, "to": "bob"}))).model()
+    agent = guard_agent(FunctionAgent(tools=[pay, note], llm=llm), made.gate)
+
+    with made.task(tools=None):
+        assert run(agent).is_error
+
+    assert "told" in RAN
+    assert [each for each in RAN if each != "told"] == [(2, "bob", False)]
+    assert sorted(made.decisions()) == ["allow:permit", "deny:grant_scope"]
+
+
+@pytest.mark.parametrize("shape", ["query-engine", "retriever"])
+def test_what_an_engine_reads_gives_the_session_its_labels_and_sources(
+    world: Callable[..., Any], shape: str
+) -> None:
+    tool = SHAPES[shape]("ask", Suite().body("ask"))
+    produces, sources = frozenset({"untrusted"}), frozenset({"outsiders"})
+    made = world(known(tool, produces=produces, sources=sources))
+
+    with made.task(tools=None, session="s"):
+        output: Any = guard(tool, made.gate).call("what is new")
+
+    assert not output.is_error
+    row = made.store.session("local", "s")
+    assert row is not None
+    assert (set(row.labels), set(row.sources)) == ({"untrusted"}, {"outsiders"})
