@@ -3,6 +3,7 @@
 
 import asyncio
 import copy
+import functools
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -116,6 +117,69 @@ def run_(agent: Any) -> Any:
 def agent_of(tools: Any, *turns: ChatMessage, **more: Any) -> tuple[FunctionAgent, Script]:
     script = Script(*turns)
     return FunctionAgent(tools=tools, llm=script.model(), **more), script
+
+
+# -- work that comes later ------------------------------------------------------------------------
+
+
+def later(n: int) -> Any:
+    """Pays when somebody looks at its result."""
+    return (RAN.append(each) for each in (n,))
+
+
+def much_later(n: int) -> Any:
+    """Pays when somebody waits for its result."""
+    return apay(n)
+
+
+@pytest.mark.attack("X10")
+@pytest.mark.parametrize("function", [later, much_later])
+def test_work_that_a_body_gives_back_is_not_done_after_its_outcome(
+    world: Callable[..., Any], function: Any
+) -> None:
+    raw = FunctionTool.from_defaults(function)
+    made = world(known(raw, "write"))
+    copy = guard(raw, made.gate)
+    entries = (copy.call, copy.real_fn, lambda n: asyncio.run(copy.acall(n=n)))
+    given: list[Any] = []
+
+    with made.task(tools=[function.__name__]):
+        for n, enter in enumerate(entries):
+            with pytest.raises(TypeError, match="work to be done later"):
+                given.append(enter(n=n))
+
+    assert (given, RAN) == ([], [])
+    assert made.outcomes() == ["failed"] * 3
+
+
+def paying(n: int) -> Iterator[str]:
+    """Pays bit by bit."""
+    yield pay(n)
+
+
+async def paying_slowly(n: int) -> Any:
+    """Pays bit by bit."""
+    yield pay(n)
+
+
+class Payer:
+    """Pays."""
+
+    __name__ = "payer"
+
+    async def __call__(self, n: int) -> str:
+        return pay(n)
+
+
+@pytest.mark.attack("X10")
+@pytest.mark.parametrize("function", [paying, paying_slowly, Payer(), functools.partial(paying)])
+def test_a_function_that_only_begins_its_work_is_not_guarded(
+    world: Callable[..., Any], function: Any
+) -> None:
+    tool = FunctionTool.from_defaults(function, name="payer", description="Pays.")
+
+    with pytest.raises(Unguardable, match="only begins the work"):
+        guard(tool, world(known(PAY)).gate)
 
 
 # -- the callable ---------------------------------------------------------------------------------

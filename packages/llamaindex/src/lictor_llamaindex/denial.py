@@ -6,10 +6,13 @@ Rules enforced here:
    and nothing else. The host would try again with another shape of arguments what was raised.
 2. On raw paths (`.fn`, `.async_fn`, `.real_fn`) there is no form for a value: there it is raised.
 3. A tool that says itself that it has failed has failed, also where it raises nothing.
+4. A body that gives its work back to be done later, as a generator or a coroutine, has failed: it
+   would run when its outcome is on record, and when its task may have ended.
 """
 
 from __future__ import annotations
 
+import inspect
 from typing import Any, Final
 
 from llama_index.core.tools import ToolOutput
@@ -65,3 +68,26 @@ def says_failed(result: Any) -> bool:
     if isinstance(result, BaseException):
         return True
     return any(getattr(result, name, False) is True for name in _REMOTE)
+
+
+def refuse_later(result: Any) -> None:
+    """Ends work that a body has not done but given back.
+
+    Raises:
+        TypeError: There was some.
+    """
+    work = result.raw_output if isinstance(result, ToolOutput) else result
+    if inspect.isgenerator(work) or inspect.isasyncgen(work) or inspect.isawaitable(work):
+        for name in ("close", "cancel"):
+            if hasattr(work, name):
+                getattr(work, name)()
+        raise TypeError("the tool gave back work to be done later, and it was not done")
+
+
+def works_later(function: Any) -> bool:
+    """Whether calling a function only begins its work, unseen by the host."""
+    called = inspect.getattr_static(type(function), "__call__", None)
+    bitwise = (inspect.isgeneratorfunction, inspect.isasyncgenfunction)
+    return inspect.iscoroutinefunction(called) or any(
+        kind(each) for kind in bitwise for each in (function, called)
+    )

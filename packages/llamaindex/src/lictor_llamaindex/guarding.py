@@ -26,6 +26,7 @@ from lictor import Tool
 from lictor.errors import HostChanged, Unguardable
 from lictor.gate import Gate
 from lictor_llamaindex import engines
+from lictor_llamaindex.denial import works_later
 from lictor_llamaindex.kind import base_of, class_of, entries, stock
 from lictor_llamaindex.proof import prove
 from lictor_llamaindex.seam import FIELDS, METHODS, SEAM, SPOILT, Seam, gated
@@ -259,7 +260,14 @@ def _plain(tool: BaseTool) -> BaseTool:
 
 
 def _refuse_odd(tool: BaseTool, server: str) -> None:
-    module = getattr(getattr(tool, "real_fn", None), "__module__", "") or ""
+    function = getattr(tool, "real_fn", None)
+    if works_later(function):
+        raise Unguardable(
+            str(tool.metadata.name),
+            "calling its function only begins the work, which would run after its outcome is told",
+            "let a plain or an async function do the work and return its result",
+        )
+    module = getattr(function, "__module__", "") or ""
     if server == LOCAL and module.startswith("llama_index.tools.mcp"):
         raise Unguardable(
             str(tool.metadata.name),

@@ -31,7 +31,14 @@ from lictor.gate import Gate
 from lictor.model import Impact, Pep, Review
 from lictor.subagent import Inside, acting, inside
 from lictor.task import current
-from lictor_llamaindex.denial import ToolDenied, ToolFailed, ToolPending, answer, says_failed
+from lictor_llamaindex.denial import (
+    ToolDenied,
+    ToolFailed,
+    ToolPending,
+    answer,
+    refuse_later,
+    says_failed,
+)
 from lictor_llamaindex.shape import Binding, Shape, Taken
 from lictor_llamaindex.step import PAUSES, Step, entered, waits
 
@@ -218,6 +225,7 @@ class Attempt:
         """Looks at the result before the host does."""
         if says_failed(result):
             raise ToolFailed(result)
+        refuse_later(result)
         return result
 
     def refused(self, found: Denied) -> ToolOutput:
