@@ -3,8 +3,8 @@
     python -m lictor.testing.kit --driver module:Driver [--json FILE]
 
 A driver for a guard of LangChain subclasses `lictor_langchain.testing.host.LangChain` and says how
-that guard wraps tools or agents, and how it asks; thirty lines do. What the card prints was run.
-What no driver of a host can try (a policy engine, tokens, credentials, …) is not on it.
+that guard wraps tools or agents, and how it asks; thirty lines do. What the card prints was run. It
+ends with what the list of attacks has for the host and the suite does not try.
 """
 
 from __future__ import annotations
