@@ -6,6 +6,7 @@ Ways around by arguments: tests/attacks/test_llamaindex.py.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,13 +15,24 @@ import pytest
 pytest.importorskip("llama_index")
 
 from llama_index.core.agent.workflow import FunctionAgent
+from llama_index.core.base.base_selector import BaseSelector, SelectorResult
 from llama_index.core.instrumentation import get_dispatcher
 from llama_index.core.instrumentation.event_handlers import BaseEventHandler
 from llama_index.core.instrumentation.events import BaseEvent
+from llama_index.core.llms.mock import MockLLM
+from llama_index.core.query_engine import RouterQueryEngine, SubQuestionQueryEngine
+from llama_index.core.question_gen.types import BaseQuestionGenerator, SubQuestion
+from llama_index.core.response_synthesizers import ResponseMode, get_response_synthesizer
+from llama_index.core.selectors import SingleSelection
 from llama_index.core.tools import FunctionTool
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from lictor.telemetry import Telemetry
+from lictor.testing import DenyAll, UnsafeAllowAll
 from lictor.testing.adapter_suite import World as Suite
-from lictor_llamaindex import guard, guard_agent
+from lictor_llamaindex import ToolDenied, guard, guard_agent
 from lictor_llamaindex.testing import Script, calls, known
 from lictor_llamaindex.testing.tools import SHAPES
 
@@ -212,3 +224,79 @@ def test_what_an_engine_reads_gives_the_session_its_labels_and_sources(
     row = made.store.session("local", "s")
     assert row is not None
     assert (set(row.labels), set(row.sources)) == ({"untrusted"}, {"outsiders"})
+
+
+class First(BaseSelector):
+    """Always takes the first."""
+
+    def _get_prompts(self) -> dict[str, Any]:
+        return {}
+
+    def _update_prompts(self, prompts: Any) -> None: ...
+
+    def _select(self, choices: Any, query: Any) -> SelectorResult:
+        return SelectorResult(selections=[SingleSelection(index=0, reason="r")])
+
+    async def _aselect(self, choices: Any, query: Any) -> SelectorResult:
+        return self._select(choices, query)
+
+
+class Asking(BaseQuestionGenerator):
+    """Always asks the same."""
+
+    def _get_prompts(self) -> dict[str, Any]:
+        return {}
+
+    def _update_prompts(self, prompts: Any) -> None: ...
+
+    def generate(self, tools: Any, query: Any) -> list[SubQuestion]:
+        return [SubQuestion(sub_question="what", tool_name="ask")]
+
+    async def agenerate(self, tools: Any, query: Any) -> list[SubQuestion]:
+        return self.generate(tools, query)
+
+
+def router(tool: Any) -> Any:
+    return RouterQueryEngine(First(), [tool], llm=MockLLM())
+
+
+def questions(tool: Any) -> Any:
+    synthesizer = get_response_synthesizer(llm=MockLLM(), response_mode=ResponseMode.COMPACT)
+    return SubQuestionQueryEngine(Asking(), synthesizer, [tool], use_async=False)
+
+
+@pytest.mark.parametrize("made_of", [router, questions])
+@pytest.mark.parametrize("allowed", [True, False])
+def test_an_engine_over_guarded_tools_asks_them_through_the_gate(
+    world: Callable[..., Any], made_of: Callable[[Any], Any], allowed: bool
+) -> None:
+    suite = Suite()
+    tool = SHAPES["query-engine"]("ask", suite.body("ask"))
+    made = world(known(tool), policy=UnsafeAllowAll() if allowed else DenyAll())
+    engine = made_of(guard(tool, made.gate))
+
+    with made.task(tools=None):
+        for ask in (lambda: engine.query("x"), lambda: asyncio.run(engine.aquery("x"))):
+            passed_on = not allowed and made_of is router  # the other engine swallows it
+            with pytest.raises(ToolDenied) if passed_on else contextlib.nullcontext():
+                ask()
+
+    assert len(suite.ran) == (2 if allowed else 0)
+    assert made.decisions() == ["allow:permit" if allowed else "deny:no_permit"] * 2
+
+
+def test_each_decision_is_one_span_and_proving_a_copy_is_none(world: Callable[..., Any]) -> None:
+    provider, exporter = TracerProvider(), InMemorySpanExporter()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    made = world(known(pay, "transfer"), known(note), telemetry=Telemetry(provider))
+    llm = Script(calls(("pay", {"n": 1}), ("note", {"n": 2, "to": "bob"}))).model()
+    agent = guard_agent(FunctionAgent(tools=[pay, note], llm=llm), made.gate)
+    before = exporter.get_finished_spans()
+
+    with made.task(tools=None):
+        run(agent)
+
+    names = [each.name for each in exporter.get_finished_spans()]
+    provider.shutdown()
+    assert before == ()
+    assert sorted(names) == ["authorize note", "authorize pay"]
