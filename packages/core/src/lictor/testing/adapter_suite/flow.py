@@ -22,6 +22,8 @@ from lictor.testing.adapter_suite.trial import (
 from lictor.testing.adapter_suite.world import Call, World
 
 MANY: Final = 8
+MEET: Final = 0.3
+"""Seconds that one call waits for another to be decided about at the same time."""
 
 
 def cancelled_while_deciding(driver: Driver) -> None:
@@ -69,7 +71,13 @@ def fails_inside(driver: Driver) -> None:
 
 def threads(driver: Driver) -> None:
     """Many threads at once: each call is decided on its own arguments."""
-    world = World(answer=lambda call: call.arguments["n"] % 2 == 0)
+    pair = threading.Barrier(2)
+
+    def meet(_: Call) -> None:
+        with contextlib.suppress(threading.BrokenBarrierError):
+            pair.wait(MEET)  # a guard may also decide one after the other: then nobody waits again
+
+    world = World(answer=lambda call: call.arguments["n"] % 2 == 0, during=meet)
     with opened(driver, world) as session:
         context = contextvars.copy_context()
 
@@ -125,13 +133,17 @@ def nested(driver: Driver) -> None:
 
 
 def re_entrant(driver: Driver) -> None:
-    """A body that calls its own tool again: it is decided again."""
-    world = World(answer=lambda call: call.arguments["n"] == 3)
+    """A body that calls its own tool again, with other arguments or the same: decided again."""
+    for n in (9, 3):
+        world = World()
+        _only_the_first(driver, world, n)
+
+
+def _only_the_first(driver: Driver, world: World, n: int) -> None:
+    world.answer = lambda _: len(world.asked) == 1
     with opened(driver, world) as session:
-        world.inside = lambda call: (
-            attempt(session.call, driver.paths[0], "act", {"n": 9})
-            if call.arguments["n"] == 3
-            else "no"
+        world.inside = lambda _: (
+            attempt(session.call, driver.paths[0], "act", {"n": n}) if len(world.ran) == 1 else "no"
         )
         attempt(session.call, driver.paths[0], "act", {"n": 3})
         ran = [call.arguments["n"] for call in world.ran]
