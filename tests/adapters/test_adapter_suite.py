@@ -11,7 +11,7 @@ import coverage_page
 pytest.importorskip("mcp.server.context", reason="needs mcp 2.x")
 
 from lictor.testing import kit
-from lictor.testing.adapter_suite import Driver, Trial, engines, flow, trials
+from lictor.testing.adapter_suite import Driver, Report, Result, Trial, engines, flow, trials
 from lictor_langchain.testing.hitl import Driver as Hitl
 from lictor_langchain.testing.host import LangChain
 from lictor_llamaindex.testing.host import LlamaIndex
@@ -40,6 +40,25 @@ def test_our_adapter_holds_and_the_page_says_so(host: str, trial: Trial) -> None
 
     assert result.state != "broken", result.text
     assert coverage_page.published(PAGE, host, trial) == coverage_page.MARKS[result.state]
+    if trial.part == "failures" and result.state == "not applicable":
+        assert f"* {host}, {trial.title}: {result.text}.\n" in PAGE
+
+
+def test_the_page_has_no_row_that_no_trial_gave() -> None:
+    states = {mark: state for state, mark in coverage_page.MARKS.items()}
+    reports = []
+    for host, driver in OURS.items():
+        found = [
+            (t, Result(t.id, states[coverage_page.published(PAGE, host, t)]))
+            for t in trials(driver)
+        ]
+        reports.append(Report(driver.name, host, tuple(found)))
+
+    page, made = (
+        text.partition("Where it does not")[0] for text in (PAGE, coverage_page.page(reports))
+    )
+
+    assert page == made
 
 
 @pytest.fixture
