@@ -161,6 +161,46 @@ def test_the_gates_own_files_are_tried_where_the_review_names_a_path(project: Pa
     assert "stopped       local/save: sent to the gate's own files [X70]" in said
 
 
+def test_what_is_denied_for_made_up_arguments_counts_for_nothing(project: Path) -> None:
+    toml = project / "lictor.toml"
+    say(project, 'formats = { path = "path" }', of="save")
+    toml.write_text(
+        toml.read_text()
+        + """
+[[rule]]
+tool = "local/save"
+allow = { path = { path_under = "/data/reports" } }
+otherwise = "deny"
+"""
+    )
+
+    said = attack("attacked_app:make")[1]
+
+    lines = [line for line in said.splitlines() if "local/save" in line]
+    by_plain = [line for line in lines if "the plain call is denied already: " in line]
+    assert any("called without a task" in line for line in by_plain), said
+    assert any("the gate's own files" in line for line in by_plain), said
+    assert not any("values beyond" in line for line in lines if line.startswith("stopped"))
+
+
+def test_a_tool_that_asks_a_person_first_is_attacked_like_others(project: Path) -> None:
+    say(project, 'formats = { path = "path" }', of="save")
+    toml = project / "lictor.toml"
+    toml.write_text(
+        toml.read_text()
+        + """
+[[rule]]
+tool = "local/save"
+allow = { path = { path_under = "/data/reports" } }
+otherwise = "confirm:user"
+"""
+    )
+
+    said = attack("attacked_app:make")[1]
+
+    assert "stopped       local/save: called without a task [X41]" in said
+
+
 def test_a_tool_that_nobody_guards_went_through(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -175,7 +175,8 @@ def test_in_a_workflow_whoever_holds_a_tool_calls_it(project: Path) -> None:
 
     assert code == 0, said
     assert "stopped       local/send: one call made twice [X52]" in said
-    assert "stopped       local/handoff: called without a task [X41]" in said
+    assert "stopped       local/handoff: another tool in its place [X02 X18]" in said
+    assert "local/handoff: called without a task [X41]: the plain call is denied already" in said
 
 
 def test_nothing_of_the_user_runs_or_is_written_and_his_model_hears_nothing(project: Path) -> None:

@@ -1,4 +1,10 @@
-"""What is tried on an agent, one function a bypass; the ids are those of the attack list."""
+"""What is tried on an agent, one function a bypass; the ids are those of the attack list.
+
+Rules enforced here:
+
+1. A variation of a call counts as stopped only where the plain call runs, or a person is asked.
+2. What stands beside or in the place of a tool is tried whatever becomes of the plain call.
+"""
 
 from __future__ import annotations
 
@@ -63,6 +69,7 @@ def _of_form(lab: Lab, tool: Tool, form: str) -> list[str]:
 
 def no_task(lab: Lab, tool: Tool) -> str:
     """Nobody has opened a task."""
+    lab.reached(tool)
     context = contextvars.Context()
     context.run(lab.call, tool.key.name, lab.arguments(tool))
     return _went(lab)
@@ -70,6 +77,7 @@ def no_task(lab: Lab, tool: Tool) -> str:
 
 def bare_thread(lab: Lab, tool: Tool) -> str:
     """The task is open, but not in this thread."""
+    lab.reached(tool)
     with lab.task():
         worker = threading.Thread(target=lab.call, args=(tool.key.name, lab.arguments(tool)))
         worker.start()
@@ -81,6 +89,7 @@ def ungranted(lab: Lab, tool: Tool) -> str:
     """A task that names no tools."""
     if not lab.effect(tool):
         raise Inapplicable("it reads, and every task may read")
+    lab.reached(tool)
     with lab.task(reading=True):
         lab.call(tool.key.name, lab.arguments(tool))
     return _went(lab)
@@ -101,6 +110,7 @@ def raw(lab: Lab, tool: Tool) -> str:
 
 def other_name(lab: Lab, tool: Tool) -> str:
     """Names that look like its name."""
+    lab.reached(tool)
     name = tool.key.name
     wide = "".join(chr(ord(c) + 0xFEE0) if "!" <= c <= "~" else c for c in name)
     for each in (name.swapcase(), name + "\u200b", name + " ", wide):
@@ -144,6 +154,7 @@ def left_out(lab: Lab, tool: Tool) -> str:
     """Without the arguments that it demands."""
     if not tool.input_schema.get("required"):
         raise Inapplicable("it demands none")
+    lab.reached(tool)
     with lab.task():
         lab.call(tool.key.name, {})
     return _went(lab)
@@ -151,6 +162,7 @@ def left_out(lab: Lab, tool: Tool) -> str:
 
 def beyond_limits(lab: Lab, tool: Tool) -> str:
     """Values outside of what the task allows."""
+    lab.reached(tool)
     tried = False
     for name, limit in lab.limits(tool.key).items():
         value = outside(limit, _properties(tool).get(name) or {})
@@ -174,6 +186,7 @@ def own_home(lab: Lab, tool: Tool) -> str:
     ]
     if not paths:
         raise Inapplicable("its review names no path")
+    lab.reached(tool)
     for name in paths:
         for file in (lab.project.path, lab.project.state / "lictor.db"):
             with lab.task():
@@ -188,6 +201,7 @@ def own_machine(lab: Lab, tool: Tool) -> str:
     urls = _of_form(lab, tool, "uri")
     if not urls:
         raise Inapplicable("its review names no URL")
+    lab.reached(tool)
     for name in urls:
         for url in ("file:///etc/passwd", "http://169.254.169.254/latest/meta-data/"):
             with lab.task():

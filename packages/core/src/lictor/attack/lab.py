@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from lictor import audit, limits
 from lictor.assemble import Project
@@ -15,6 +15,8 @@ from lictor.errors import ConfigError
 from lictor.gate import Gate
 from lictor.model import Tool, ToolKey
 from lictor.ports import Known
+
+_ASKED: Final = frozenset({"ask_required", "ask_unavailable"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +113,7 @@ class Lab:
     user: str
     template: str | None
     recorder: Recorder
+    _plain: list[Tool] = field(default_factory=list)
 
     def known(self, tool: Tool) -> Known | None:
         """Its review."""
@@ -172,6 +175,22 @@ class Lab:
             self.call(tool.key.name, self.arguments(tool))
         if not self.ran(tool.key.name):
             raise Inapplicable(f"the plain call is denied already: {self.last()}")
+
+    def reached(self, tool: Tool) -> None:
+        """Demands that the plain call is allowed, or put to a person; tried once a tool.
+
+        Raises:
+            Inapplicable: It is denied for itself, perhaps for the arguments that were made up: that
+                its variation is denied too would prove nothing.
+        """
+        if tool not in self._plain:
+            try:
+                self.honest(tool)
+                self._plain.append(tool)
+            except Inapplicable:
+                if self.last() not in _ASKED:
+                    raise
+                self._plain.append(tool)
 
     def effect(self, tool: Tool) -> bool:
         """Whether it does more than read; what nobody has reviewed counts as more."""
