@@ -7,6 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from typer.testing import CliRunner
 
 from lictor.catalog import Decided, classify, read_seen
@@ -137,6 +141,19 @@ def test_nothing_of_the_user_runs_or_is_written(project: Path) -> None:
     assert not (project / "ran").exists()
     assert (project / ".lictor" / "lictor.db").read_bytes() == store
     assert (project / ".lictor" / "seen.json").read_bytes() == seen
+
+
+def test_the_exporters_of_the_program_are_told_of_no_attack(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told, exporter = TracerProvider(), InMemorySpanExporter()
+    told.add_span_processor(SimpleSpanProcessor(exporter))
+    monkeypatch.setattr(trace, "_TRACER_PROVIDER", told)
+
+    said = attack("attacked_app:make")[1]
+
+    assert "stopped" in said
+    assert exporter.get_finished_spans() == ()
 
 
 def test_what_does_not_apply_says_why_and_is_counted(project: Path) -> None:

@@ -38,6 +38,7 @@ from lictor.reload import Reload
 from lictor.settings import LocalDirectory, Settings
 from lictor.store import SqlStore, open_store
 from lictor.telemetry import Telemetry
+from lictor.telemetry_none import unheard
 from lictor.template import Template, template_of
 
 SEEN: Final = "seen.json"
@@ -279,6 +280,7 @@ def rehearsal(project: Project, folder: Path) -> Gate:
         templates=project.templates,
         protected=project.protected(),
         tenant=project.settings.tenant,
+        telemetry=unheard(),
     )
 
 
