@@ -36,6 +36,7 @@ LAYERS = [
         "store",
         "telemetry_event",
         "telemetry_host",
+        "telemetry_none",
         "telemetry_remote",
         "telemetry_tally",
         "telemetry",
@@ -55,7 +56,14 @@ LAYERS = [
 """A module imports from layers above its own only; parts of one layer do not know each other."""
 
 SAME_ROOM = [
-    {"telemetry", "telemetry_event", "telemetry_host", "telemetry_remote", "telemetry_tally"},
+    {
+        "telemetry",
+        "telemetry_event",
+        "telemetry_host",
+        "telemetry_none",
+        "telemetry_remote",
+        "telemetry_tally",
+    },
     {"template", "settings"},
     {"pipeline", "opening"},
     {"assemble", "reload"},
