@@ -13,6 +13,7 @@ pytest.importorskip("llama_index")
 from langchain_core.tools import StructuredTool
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.prebuilt import ToolNode
+from langsmith.run_helpers import tracing_context
 from llama_index.core.agent.workflow import AgentWorkflow, FunctionAgent
 from llama_index.core.tools import FunctionTool
 
@@ -104,6 +105,22 @@ def test_an_entrance_that_is_tried_would_lead_to_the_body(shape: str) -> None:
                 assert shape in ASYNC_ONLY
             else:
                 assert len(world.ran) == 1, label
+
+
+def test_the_hosts_own_tracing_is_told_of_no_attack(
+    gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tracers: list[object] = []
+    monkeypatch.setattr(
+        "langchain_core.tracers.langchain.LangChainTracer.__init__",
+        lambda self, *args, **more: tracers.append(self),
+    )
+    seen = found(graph(ToolNode([of_langchain(gate)])))
+
+    with tracing_context(enabled=True), seen.staged(Recorder()):
+        assert seen.call("look", {"n": 1}, "c1").startswith("This tool has not been reviewed")
+
+    assert tracers == []
 
 
 def test_in_a_workflow_the_first_of_a_name_is_tried_by_every_entrance(gate: Gate) -> None:

@@ -13,6 +13,7 @@ from langchain_core.tools import BaseTool, StructuredTool
 from langchain_core.tools import Tool as Single
 from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.prebuilt import ToolNode
+from langsmith.run_helpers import tracing_context
 
 from lictor.attack.lab import Recorder, Target
 from lictor_langchain.kind import base_of
@@ -62,9 +63,10 @@ class _Agent(Target):
     def call(self, name: str, arguments: Mapping[str, Any], call_id: str) -> str:
         node = self._nodes.get(name, self._first)
         asked = {"type": "tool_call", "name": name, "args": dict(arguments), "id": call_id}
-        result = asyncio.run(
-            _graph(node).ainvoke({"messages": [AIMessage("", tool_calls=[asked])]})
-        )
+        with tracing_context(enabled=False):
+            result = asyncio.run(
+                _graph(node).ainvoke({"messages": [AIMessage("", tool_calls=[asked])]})
+            )
         return str(result["messages"][-1].content)
 
     def raw(self, name: str) -> Mapping[str, Callable[[Mapping[str, Any]], Any]]:
