@@ -9,7 +9,7 @@ OLDEST := .venvs/oldest
 PINS ?= constraints.txt
 UPSTREAM := .venvs/upstream-$(notdir $(basename $(PINS)))
 HOSTED := tests/adapters/test_langchain_agents.py tests/adapters/test_langchain_asks.py \
-	tests/adapters/test_llamaindex_asks.py \
+	tests/adapters/test_llamaindex_asks.py tests/adapters/test_llamaindex_input.py \
 	tests/attacks/test_langchain.py tests/attacks/test_llamaindex.py
 UV := $(shell command -v uv 2>/dev/null)
 RUNTIME := -e packages/core -e packages/langchain -e packages/mcp opentelemetry-sdk

@@ -29,6 +29,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+import lictor
 from lictor.telemetry import Telemetry
 from lictor.testing import DenyAll, UnsafeAllowAll
 from lictor.testing.adapter_suite import World as Suite
@@ -151,6 +152,40 @@ def test_a_tool_that_returns_an_exception_has_failed_on_every_path(
         assert "broken" in str(asyncio.run(copy.async_fn(n=3)))
 
     assert made.outcomes() == ["failed"] * 3
+
+
+def around(n: int) -> str:
+    """Calls another, in the thread that the host has for it."""
+    RAN.append(lictor.call_id())
+    return str(HELD[0].call(n=n).content)
+
+
+class Own(FunctionTool):
+    """A class that leads to the host's."""
+
+    async def acall(self, *args: Any, **kwargs: Any) -> Any:
+        return await super().acall(*args, **kwargs)
+
+
+@pytest.mark.parametrize("kind", [FunctionTool, Own])
+@pytest.mark.parametrize("where", ["body", "callback"])
+def test_a_plain_function_of_an_agent_keeps_its_task_in_its_thread(
+    world: Callable[..., Any], kind: type[FunctionTool], where: str
+) -> None:
+    if where == "body":
+        raw = kind.from_defaults(around)
+    else:
+        raw = kind.from_defaults(pay, name="around", callback=lambda _: around(5))
+    made = world(known(raw, "write"), known(pay, "transfer"))
+    HELD[:] = [guard(FunctionTool.from_defaults(pay), made.gate)]
+    agent = FunctionAgent(tools=[raw], llm=Script(calls(("around", {"n": 5}))).model())
+
+    with made.task(tools=["around", "pay"]):
+        assert not run(guard_agent(agent, made.gate)).is_error
+
+    assert RAN[-1] == 5
+    assert isinstance(RAN[-2], str)
+    assert set(made.decisions()) == {"allow:permit"}
 
 
 def careless(n: int) -> str:

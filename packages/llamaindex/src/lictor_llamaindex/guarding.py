@@ -27,7 +27,7 @@ from lictor.errors import HostChanged, Unguardable
 from lictor.gate import Gate
 from lictor_llamaindex import engines
 from lictor_llamaindex.denial import works_later
-from lictor_llamaindex.kind import base_of, class_of, entries, stock
+from lictor_llamaindex.kind import base_of, class_of, entries, in_context, stock
 from lictor_llamaindex.proof import prove
 from lictor_llamaindex.seam import FIELDS, METHODS, SEAM, SPOILT, Seam, gated
 from lictor_llamaindex.shape import LOCAL, Binding, Shape, binding_of, shape_of
@@ -221,7 +221,8 @@ def _fields(tool: BaseTool, shape: Shape) -> _Entries:
         return {}
     binding = binding_of(tool.real_fn, shape, bound=False)
     values = vars(tool)
-    return {name: (values[name], binding) for name in FIELDS if callable(values.get(name))}
+    given = {name: values[name] for name in FIELDS if callable(values.get(name))}
+    return {name: (in_context(function), binding) for name, function in given.items()}
 
 
 def _blank(tool: BaseTool) -> BaseTool:
@@ -232,6 +233,8 @@ def _blank(tool: BaseTool) -> BaseTool:
         raise Unguardable(
             str(tool.metadata.name), f"it cannot be copied ({type(error).__name__})", _FACADE
         ) from error
+    for name in {"_async_fn", "_async_callback"} & values.keys():
+        values[name] = in_context(values[name])
     told = values.get("_metadata")
     if isinstance(told, ToolMetadata):
         values["_metadata"] = copy.copy(told)

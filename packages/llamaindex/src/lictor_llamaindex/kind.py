@@ -6,6 +6,7 @@ Rules enforced here:
 2. A denial leaves an entry as a value; a pause of the host leaves it as it is.
 3. A tool without asynchronous entry gets one: the gate is asked on the loop, and only the body is
    in a thread.
+4. A synchronous body that the host takes to a thread has the context of its call there.
 """
 
 from __future__ import annotations
@@ -23,11 +24,13 @@ from llama_index.core.tools import (
     QueryEngineTool,
     RetrieverTool,
 )
+from llama_index.core.tools.function_tool import sync_to_async
 
 from lictor_llamaindex.code import unspanned
 from lictor_llamaindex.seam import METHODS, aenter, enter, seam_of
 
 STOCK: Final = (FunctionTool, QueryEngineTool, RetrieverTool)
+_HOSTS: Final = sync_to_async(print).__code__
 _lock: Final = threading.RLock()
 _classes: dict[type[BaseTool], type[BaseTool]] = {}
 _bases: dict[type[BaseTool], type[BaseTool]] = {}
@@ -55,7 +58,7 @@ def entries(base: type[BaseTool]) -> dict[str, Callable[..., Any]]:
         async def elsewhere(self: BaseTool, *args: Any, **kwargs: Any) -> Any:
             return await asyncio.to_thread(function, self, *args, **kwargs)
 
-        elsewhere.__signature__ = inspect.signature(function)  # type: ignore[attr-defined]
+        elsewhere.__signature__ = inspect.signature(function)
         return {"call": function, "acall": elsewhere, "__call__": function}
     found = {name: unspanned(_static(base, name)) for name in ("call", "acall")}
     if not any(
@@ -63,6 +66,21 @@ def entries(base: type[BaseTool]) -> dict[str, Callable[..., Any]]:
     ):
         found["__call__"] = unspanned(_static(base, "__call__"))
     return found
+
+
+def in_context(function: Any) -> Any:
+    """What the host has made of a synchronous function, with the context that older hosts lose.
+
+    Without it a call in the body has no task, and is denied.
+    """
+    if getattr(function, "__code__", None) is not _HOSTS:
+        return function
+    body = inspect.getclosurevars(function).nonlocals["fn"]
+
+    async def threaded(*args: Any, **kwargs: Any) -> Any:
+        return await asyncio.to_thread(body, *args, **kwargs)
+
+    return threaded
 
 
 def _static(kind: type[Any], name: str) -> Any:
