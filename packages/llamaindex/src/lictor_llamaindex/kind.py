@@ -58,7 +58,7 @@ def entries(base: type[BaseTool]) -> dict[str, Callable[..., Any]]:
         async def elsewhere(self: BaseTool, *args: Any, **kwargs: Any) -> Any:
             return await asyncio.to_thread(function, self, *args, **kwargs)
 
-        elsewhere.__signature__ = inspect.signature(function)
+        elsewhere.__signature__ = inspect.signature(function)  # type: ignore[attr-defined]
         return {"call": function, "acall": elsewhere, "__call__": function}
     found = {name: unspanned(_static(base, name)) for name in ("call", "acall")}
     if not any(
