@@ -1,6 +1,5 @@
 """`lictor attack` on an agent of several parts: no tool of any hides behind another's name."""
-
-from __future__ import annotations
+# No postponed annotations: LlamaIndex does not recognise a `Context` written as text.
 
 from pathlib import Path
 from typing import Any
@@ -15,20 +14,22 @@ from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.prebuilt import ToolNode
 from langsmith.run_helpers import tracing_context
 from llama_index.core.agent.workflow import AgentWorkflow, FunctionAgent
-from llama_index.core.tools import FunctionTool
+from llama_index.core.query_engine import CustomQueryEngine
+from llama_index.core.tools import FunctionTool, QueryEngineTool
+from llama_index.core.workflow import Context
 
 import lictor_langchain
 import lictor_llamaindex
 from lictor import Denied
 from lictor.attack.lab import Recorder, Target
 from lictor.gate import Gate
-from lictor.testing import gate_for
+from lictor.testing import AGENT, USER, gate_for
 from lictor.testing.adapter_suite import Probe, World
 from lictor_langchain.attack import target
 from lictor_langchain.testing.host import LangChain
 from lictor_langchain.testing.tools import ASYNC_ONLY
 from lictor_llamaindex.attack import target as target_of_llamaindex
-from lictor_llamaindex.testing import Script
+from lictor_llamaindex.testing import Script, known
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::DeprecationWarning"  # of LlamaIndex: it looks at every attribute of an agent
@@ -152,6 +153,41 @@ def met(seen: Target) -> set[str]:
             enter({"n": 1})
         refused.add(str(denied.value.decision.tool))
     return refused
+
+
+def on_a_page(ctx: Context, page: int, note: str, line: int = 0) -> str:
+    """Looks."""
+    return note
+
+
+class Notes(CustomQueryEngine):
+    def custom_query(self, query_str: str) -> str:
+        return query_str
+
+
+@pytest.mark.parametrize(
+    ("plain", "arguments"),
+    [
+        (FunctionTool.from_defaults(on_a_page), {"note": "x", "page": 1}),
+        (FunctionTool.from_defaults(on_a_page, partial_params={"page": 2}), {"note": "x"}),
+        (QueryEngineTool.from_defaults(Notes(), name="on_a_page"), {"input": "x"}),
+    ],
+    ids=["context", "partial", "engine"],
+)
+def test_an_entrance_of_llamaindex_that_is_tried_would_lead_to_the_body(
+    tmp_path: Path, plain: Any, arguments: dict[str, Any]
+) -> None:
+    gate = gate_for(tmp_path, [known(plain)])
+    tool = lictor_llamaindex.guard(plain, gate)
+    seen = target_of_llamaindex(FunctionAgent(tools=[tool], llm=Script().model()))
+    assert seen is not None
+    recorder = Recorder()
+
+    with gate, gate.task(agent=AGENT, on_behalf_of=USER), seen.staged(recorder):
+        for enter in seen.raw("on_a_page").values():
+            enter(arguments)
+
+    assert len(recorder.ran) == len(seen.raw("on_a_page")) > 1
 
 
 def test_a_run_that_is_left_ends_and_its_answer_is_told(gate: Gate) -> None:

@@ -86,11 +86,14 @@ class _Agent(Target):
 
     def raw(self, name: str) -> Mapping[str, Callable[[Arguments], Any]]:
         tool = self._tools[name]
-        entrances = {label: getattr(tool, label, None) for label in _ENTRANCES}
+        own = {label: getattr(tool, label, None) for label in _ENTRANCES}
+        entrances = {label: _entering(found) for label, found in own.items() if callable(found)}
         for attribute, methods in _BEHIND.items():
             behind = getattr(tool, attribute, None)
-            entrances |= {f"{attribute}.{each}": getattr(behind, each, None) for each in methods}
-        return {label: _entering(found) for label, found in entrances.items() if callable(found)}
+            for each in methods if behind is not None else ():
+                found = getattr(behind, each)
+                entrances[f"{attribute}.{each}"] = _entering(found, named=False)
+        return entrances
 
     @contextmanager
     def put(self, name: str, recorder: Recorder) -> Iterator[None]:
@@ -146,9 +149,9 @@ async def _first_answer(agent: Any) -> str:
             await asyncio.gather(handler, return_exceptions=True)
 
 
-def _entering(found: Callable[..., Any]) -> Callable[[Arguments], Any]:
+def _entering(found: Callable[..., Any], *, named: bool = True) -> Callable[[Arguments], Any]:
     def enter(arguments: Arguments) -> Any:
-        given = found(*arguments.values())
+        given = found(**arguments) if named else found(*arguments.values())
         return asyncio.run(_wait(given)) if inspect.isawaitable(given) else given
 
     return enter
