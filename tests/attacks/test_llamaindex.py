@@ -851,6 +851,34 @@ def test_an_agent_that_is_a_tool_acts_under_its_own_name_or_only_reads(
 # -- code -----------------------------------------------------------------------------------------
 
 
+class Asking(Custom):
+    """Has an agent that holds this very tool."""
+
+    agent: Any = None
+
+    def call(self, n: int) -> ToolOutput:
+        said = str([each.content for each in outputs(run_(self.agent()))])
+        return ToolOutput(self.name, said, raw_output=None, raw_input={})
+
+
+@pytest.mark.attack("X55")
+def test_an_agent_that_a_tool_starts_does_not_use_what_that_tool_was_allowed(
+    world: Callable[..., Any],
+) -> None:
+    raw = Asking()
+    made = world(known(raw, "write"))
+    tool = guard(raw, made.gate)
+    below, _ = agent_of([tool], calls(("custom", {"n": 1})), name="below")
+    guard_agent(below, made.gate)
+    raw.agent = tool.agent = lambda: below  # type: ignore[attr-defined]
+
+    with made.task(tools=["custom"]):
+        tool.call(n=1)
+
+    assert RAN == []
+    assert len(made.decisions()) == 2
+
+
 def execute(code: str) -> str:
     """Executes."""
     RAN.append(code)

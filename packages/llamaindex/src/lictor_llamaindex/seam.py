@@ -6,7 +6,7 @@ Rules enforced here:
    the gate; the guarded object holds no reference to the original.
 2. The gate's checked copy of the arguments is what the original gets.
 3. One entry that leads to another inside the same attempt is decided once, by a single-use permit
-   for the same arguments.
+   for the same arguments and the same authority.
 4. An effect has its target and amount from its caller: what the host makes of arguments that it
    cannot read is nothing at all, and a default is nobody's decision.
 5. The host's control flow and cancellation pass through unchanged.
@@ -57,11 +57,12 @@ _originals: WeakKeyDictionary[Seam, Mapping[str, Callable[..., Any]]] = WeakKeyD
 
 @dataclass(slots=True, eq=False)
 class Permit:
-    """Lets one entry of a tool reach each of its others once, with the arguments authorized."""
+    """Lets one entry of a tool reach each of its others once, as it was authorized itself."""
 
     seam: Seam
     entries: set[str]
     encoded: bytes
+    place: Inside
 
 
 _permit: ContextVar[Permit | None] = ContextVar("lictor_llamaindex_permit", default=None)
@@ -175,6 +176,8 @@ class Attempt:
         permit = self.outer
         if permit is None or permit.seam is not self.seam or self.entry not in permit.entries:
             return False
+        if inside.get() is not permit.place or current() is not permit.place.task:
+            return False  # an agent that this tool has started acts for itself
         permit.entries.discard(self.entry)
         return not self.problem and permit.encoded == _encoded(self.taken.arguments)
 
@@ -212,14 +215,15 @@ class Attempt:
     def begin(self, checked: dict[str, object]) -> Body:
         """What the body is called with, and what its context must know."""
         seam, permit = self.seam, None
-        if seam.chained:
-            permit = Permit(seam, set(seam.bindings) - {self.entry}, _encoded(checked))
         around, review = inside.get(), seam.review()
         effect = review is None or review.effectful or (around is not None and around.effect)
+        place = Inside(current(), effect)
+        if seam.chained:
+            permit = Permit(seam, set(seam.bindings) - {self.entry}, _encoded(checked), place)
         first, named = seam.shape.call(seam.bindings[self.entry], checked, self.taken)
         if seam.chained and self.tool is not None:
             first.insert(0, self.tool)
-        return Body(first, named, permit, Inside(current(), effect), self.step.running)
+        return Body(first, named, permit, place, self.step.running)
 
     def end(self, result: Any) -> Any:
         """Looks at the result before the host does."""
