@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,10 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from typer.testing import CliRunner
 
+from lictor.assemble import Project, Stage
 from lictor.catalog import Decided, classify, read_seen
 from lictor.cli import app
+from lictor.gate import Gate
 from lictor.model import Impact
 
 pytest.importorskip("langchain")
@@ -102,6 +105,26 @@ def attack(*arguments: str) -> tuple[int, str]:
     sys.modules.pop("attacked_app", None)
     result = CliRunner().invoke(app, ["attack", *arguments])
     return result.exit_code, result.output + str(result.exception or "")
+
+
+@contextmanager
+def closed_gates(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    made: list[Gate] = []
+    closed: list[Gate] = []
+    rehearse, close = Stage.rehearse, Gate.close
+
+    def making(self: Stage, project: Project) -> Gate:
+        made.append(rehearse(self, project))
+        return made[-1]
+
+    def closing(self: Gate) -> None:
+        closed.append(self)
+        close(self)
+
+    monkeypatch.setattr(Stage, "rehearse", making)
+    monkeypatch.setattr(Gate, "close", closing)
+    yield
+    assert closed == made
 
 
 def say(project: Path, text: str, *, of: str = "notice") -> None:
@@ -261,8 +284,11 @@ def test_a_policy_that_permits_everything_is_found_out(project: Path) -> None:
         (["attacked_app:make", "--user", "mallory"], "'mallory' is not known"),
     ],
 )
-def test_what_is_wrong_is_said(project: Path, arguments: list[str], told: str) -> None:
-    code, said = attack(*arguments)
+def test_what_is_wrong_is_said_and_no_gate_stays_open(
+    project: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], told: str
+) -> None:
+    with closed_gates(monkeypatch):
+        code, said = attack(*arguments)
 
     assert code != 0
     assert told in said

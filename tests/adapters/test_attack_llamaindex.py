@@ -81,6 +81,9 @@ def workflow():
     flow = AgentWorkflow([clerk, agent(name="helper", description="Acts.")], root_agent="clerk")
     return guard_agent(flow, gate())
 
+def idle():
+    return guard_agent(FunctionAgent(name="banker", llm=Script().model()), gate())
+
 def half():
     made = gate()
     first, *rest = tools()
@@ -200,6 +203,13 @@ def test_tools_that_nobody_guards_are_named(project: Path) -> None:
     for name in ("send", "save", "look"):
         assert f"WENT THROUGH  {name}: guarded at all [X14]" in said
     assert "WENT THROUGH  local/notice: another tool in its place" in said
+
+
+def test_an_agent_without_tools_has_not_withstood_anything(project: Path) -> None:
+    code, said = attack("attacked_index:idle")
+
+    assert code != 0
+    assert "attacked_index:idle: has no tools" in " ".join(said.split())
 
 
 def test_what_is_no_agent_of_the_host_is_left_to_others() -> None:

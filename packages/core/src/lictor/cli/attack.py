@@ -33,32 +33,40 @@ def attack(
     """
     with tempfile.TemporaryDirectory() as folder:
         stage = Stage(Path(folder))
-        with staged(stage):
-            target = _target(_load(agent), agent)
-        if stage.project is None or stage.gate is None:
-            raise ConfigError(
-                agent, "makes no gate", "create it with Gate.from_file() where it is imported"
-            )
-        if any(each is not stage.gate for each in target.gates):
-            raise ConfigError(agent, "has tools of several gates", "give all its tools one gate")
-        settings = stage.project.settings
-        process = settings.process
-        lab = Lab(
-            stage.project,
-            target,
-            stage.gate,
-            only(settings.agents, "agent", name or (process and process.agent) or None),
-            only(settings.users, "user", user or (process and process.user) or None),
-            _task(settings.tasks, task or (process and process.task) or None),
-            Recorder(),
-        )
         try:
-            findings = list(run(lab))
+            with staged(stage):
+                target = _target(_load(agent), agent)
+            findings = list(run(_lab(stage, target, agent, task, name, user)))
         finally:
-            stage.gate.close()
+            stage.close()
     told(findings, lambda line: console.print(plain(line)))
     if any(each.state == "went through" for each in findings):
         raise typer.Exit(1)
+
+
+def _lab(
+    stage: Stage, target: Target, agent: str, task: str | None, name: str | None, user: str | None
+) -> Lab:
+    if stage.project is None or not stage.gates:
+        raise ConfigError(
+            agent, "makes no gate", "create it with Gate.from_file() where it is imported"
+        )
+    gate = stage.gates[-1]
+    if any(each is not gate for each in target.gates):
+        raise ConfigError(agent, "has tools of several gates", "give all its tools one gate")
+    if not target.tools and not target.unguarded:
+        raise ConfigError(agent, "has no tools", "attack an agent that has some")
+    settings = stage.project.settings
+    process = settings.process
+    return Lab(
+        stage.project,
+        target,
+        gate,
+        only(settings.agents, "agent", name or (process and process.agent) or None),
+        only(settings.users, "user", user or (process and process.user) or None),
+        _task(settings.tasks, task or (process and process.task) or None),
+        Recorder(),
+    )
 
 
 def _task(templates: Any, given: str | None) -> str | None:
