@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import pytest
@@ -125,6 +126,7 @@ def test_the_kit_prints_what_was_run_and_says_by_its_code_what_came_of_it(
 
     said = capsys.readouterr().out
     assert code == 1
+    assert logging.root.manager.disable == logging.NOTSET  # others in this process still log
     assert "unguarded on langchain" in said
     assert "✗ path invoke: 0 of 2 shapes and verdicts" in said
     assert '"state": "broken"' in file.read_text()

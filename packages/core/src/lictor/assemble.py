@@ -18,7 +18,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -291,19 +291,25 @@ class Stage:
     Attributes:
         folder: For the store.
         project: What the last gate was made from.
-        gate: The last gate.
+        gates: All gates, the last one last.
     """
 
     folder: Path
     project: Project | None = None
-    gate: Gate | None = None
+    gates: list[Gate] = field(default_factory=list)
 
     def rehearse(self, project: Project) -> Gate:
         """A gate of the project on this stage."""
         folder = self.folder / secrets.token_hex(4)
         folder.mkdir()
-        self.project, self.gate = project, rehearsal(project, folder)
-        return self.gate
+        self.project = project
+        self.gates.append(rehearsal(project, folder))
+        return self.gates[-1]
+
+    def close(self) -> None:
+        """Closes them all: what they stand on goes."""
+        for gate in self.gates:
+            gate.close()
 
 
 _stage: ContextVar[Stage | None] = ContextVar("lictor_stage", default=None)

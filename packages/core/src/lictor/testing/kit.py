@@ -16,6 +16,8 @@ import logging
 import sys
 import tomllib
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final
@@ -69,6 +71,19 @@ def untried(report: Report) -> dict[str, str]:
     }
 
 
+@contextmanager
+def quiet() -> Iterator[None]:
+    """While it lasts, nothing is logged or warned about: trials fail on purpose."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Runs the kit.
 
@@ -84,8 +99,6 @@ def main(arguments: list[str] | None = None) -> int:
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2
-    logging.disable(logging.CRITICAL)
-    warnings.simplefilter("ignore")
     total = len(trials(driver))
     ended = 0
 
@@ -95,7 +108,8 @@ def main(arguments: list[str] | None = None) -> int:
         if sys.stderr.isatty():
             print(f"\r{ended} of {total}", end="", file=sys.stderr, flush=True)
 
-    report = run(driver, tell)
+    with quiet():
+        report = run(driver, tell)
     if sys.stderr.isatty():
         print("\r", end="", file=sys.stderr)
     print(report.table())
