@@ -511,6 +511,32 @@ def test_what_is_changed_after_the_check_does_not_run(world: Callable[..., Any])
     assert RAN == [["alice"]]
 
 
+def pay_with(n: int, **more: Any) -> str:
+    """Pays, with whatever else."""
+    RAN.append((n, more))
+    return "paid"
+
+
+@pytest.mark.attack("X10")
+@pytest.mark.parametrize("where", ["partial_params", "_field_defaults"])
+def test_what_the_program_adds_to_a_tool_after_the_check_does_not_run(
+    world: Callable[..., Any], where: str
+) -> None:
+    def add(query: Any) -> Any:
+        getattr(raw, where)["to"] = "attacker"
+        return UnsafeAllowAll().evaluate(query)
+
+    raw = FunctionTool.from_defaults(pay_with)
+    made = world(known(raw, "transfer"), policy=UnsafeScripted(add))
+    copy = guard(raw, made.gate)
+
+    with made.task(tools=["pay_with"]):
+        copy.call(n=1)
+
+    assert getattr(raw, where)["to"] == "attacker"
+    assert RAN == [(1, {})]
+
+
 @pytest.mark.attack("X11")
 @pytest.mark.parametrize("raw", [PAY, Custom()], ids=["function", "class"])
 def test_the_hosts_retry_with_another_shape_is_not_invited(

@@ -238,6 +238,9 @@ def _blank(tool: BaseTool) -> BaseTool:
     told = values.get("_metadata")
     if isinstance(told, ToolMetadata):
         values["_metadata"] = copy.copy(told)
+    for name in ("partial_params", "_field_defaults"):  # the host adds them after the decision
+        if name in values:
+            values[name] = dict(values[name])
     return made
 
 
