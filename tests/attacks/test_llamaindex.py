@@ -950,6 +950,26 @@ def test_what_runs_code_does_not_pass_as_a_tool_that_was_guarded_before(
 
 
 @pytest.mark.attack("X05")
+@pytest.mark.parametrize("indexed", [False, True])
+def test_a_workflow_that_is_made_of_a_guarded_agent_gets_guarded_tools(
+    world: Callable[..., Any], indexed: bool
+) -> None:
+    made = world(known(PAY, "write"), policy=DenyAll())
+    index = ObjectIndex.from_objects(
+        [PAY], index_cls=VectorStoreIndex, embed_model=MockEmbedding(embed_dim=3)
+    )
+    held = {"tool_retriever": index.as_retriever()} if indexed else {"tools": [PAY]}
+    agent, _ = agent_of(held.pop("tools", []), calls(("pay", {"n": 1})), name="one", **held)
+    guard_agent(agent, made.gate)
+
+    with made.task(tools=["pay"]):
+        found = outputs(run_(AgentWorkflow([agent])))
+
+    assert [each.is_error for each in found] == [True]
+    assert RAN == []
+
+
+@pytest.mark.attack("X05")
 def test_tools_that_come_later_or_from_an_index_are_guarded(world: Callable[..., Any]) -> None:
     made = world(known(look))
     index = ObjectIndex.from_objects(

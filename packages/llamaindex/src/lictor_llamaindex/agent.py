@@ -27,6 +27,7 @@ from llama_index.core.agent.workflow import multi_agent_workflow as host_workflo
 from llama_index.core.agent.workflow.base_agent import BaseWorkflowAgent
 from llama_index.core.agent.workflow.codeact_agent import EXECUTE_TOOL_NAME
 from llama_index.core.llms import ChatMessage
+from llama_index.core.objects import ObjectRetriever
 from llama_index.core.tools import AsyncBaseTool, BaseTool, FunctionTool, ToolOutput
 
 from lictor import TaskError, Tool, ToolCall
@@ -35,7 +36,9 @@ from lictor.gate import Gate
 from lictor.model import SERVER_ID, Decision
 from lictor.subagent import Delegation, inside, setting
 from lictor_llamaindex.denial import decision_of
+from lictor_llamaindex.guarding import guard as guard_tools
 from lictor_llamaindex.guarding import guarded, proven, refuse_doubles
+from lictor_llamaindex.kind import base_of
 from lictor_llamaindex.proof import demand, host
 from lictor_llamaindex.seam import PEP, Seam
 from lictor_llamaindex.shape import LOCAL
@@ -182,9 +185,8 @@ def guard_agent(
         for name, member in members.items():
             own = {name: names[name]}
             _become(member, _Guard(gate, server, name, own, frozenset(mapped) & own.keys()))
-            guard.guarded(member.tools or (), member)
-    else:
-        guard.guarded(agent.tools or (), agent)
+    for member in members.values():
+        _keep(member, guard)
     _become(agent, guard)
     _prove(agent, guard)
     gate.announce(again=True)
@@ -215,6 +217,24 @@ def _become(agent: Any, guard: _Guard) -> None:
     if known is None:
         object.__setattr__(agent, "__class__", _class_of(type(agent)))
     agent.__dict__[_GUARD] = guard
+
+
+class _Kept(list[Any]):
+    """Tools of an agent; a deep copy of the agent has the same, as a copy of one is no guard."""
+
+    def __deepcopy__(self, memo: object) -> _Kept:
+        return _Kept(self)
+
+
+def _keep(agent: BaseWorkflowAgent, guard: _Guard) -> None:
+    """Leaves guarded tools with an agent: a workflow made of it later reads them past its hooks."""
+    if agent.tools:
+        pairs = zip(agent.tools, guard.guarded(agent.tools, agent), strict=True)
+        kept = [each if base_of(type(each)) is not None else made for each, made in pairs]
+        agent.__dict__["tools"] = _Kept(kept)
+    if isinstance(agent.tool_retriever, ObjectRetriever):
+        found = guard_tools(agent.tool_retriever, guard.gate, guard.server)
+        agent.__dict__["tool_retriever"] = found
 
 
 def _name(agent: Any) -> str:
