@@ -949,6 +949,18 @@ def test_what_runs_code_does_not_pass_as_a_tool_that_was_guarded_before(
         guard_agent(agent, made.gate)
 
 
+@pytest.mark.attack("X07")
+def test_an_agent_whose_own_step_is_none_of_the_hosts_is_refused(
+    world: Callable[..., Any],
+) -> None:
+    class Mine(FunctionAgent):
+        async def call_tool(self, ctx: Any, ev: Any) -> Any:
+            """Is not marked as a step."""
+
+    with pytest.raises(Unguardable, match="put @step on it"):
+        guard_agent(Mine(name="mine", tools=[PAY], llm=Script().model()), world(known(PAY)).gate)
+
+
 @pytest.mark.attack("X05")
 @pytest.mark.parametrize("indexed", [False, True])
 def test_a_workflow_that_is_made_of_a_guarded_agent_gets_guarded_tools(

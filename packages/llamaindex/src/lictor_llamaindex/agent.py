@@ -311,7 +311,9 @@ def _take_step(base: type[Any]) -> Any:
 
 
 def _call_tool(base: type[Any]) -> Any:
-    config = base.call_tool._step_config
+    config = getattr(base.call_tool, "_step_config", None)
+    if config is None:
+        raise Unguardable(base.__name__, "its call_tool is no step of the host", "put @step on it")
 
     async def call_tool(self: Any, **given: Any) -> Any:
         guard: _Guard = self.__dict__[_GUARD]
