@@ -511,6 +511,12 @@ def test_what_is_changed_after_the_check_does_not_run(world: Callable[..., Any])
     assert RAN == [["alice"]]
 
 
+class Amount(BaseModel):
+    """What a tool that takes anything says it takes; older hosts would name `more` too."""
+
+    n: int
+
+
 def pay_with(n: int, **more: Any) -> str:
     """Pays, with whatever else."""
     RAN.append((n, more))
@@ -526,7 +532,7 @@ def test_what_the_program_adds_to_a_tool_after_the_check_does_not_run(
         getattr(raw, where)["to"] = "attacker"
         return UnsafeAllowAll().evaluate(query)
 
-    raw = FunctionTool.from_defaults(pay_with)
+    raw = FunctionTool.from_defaults(pay_with, fn_schema=Amount)
     made = world(known(raw, "transfer"), policy=UnsafeScripted(add))
     copy = guard(raw, made.gate)
 
