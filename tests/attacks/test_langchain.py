@@ -1524,3 +1524,32 @@ def test_a_bound_function_keeps_whose_body_it_was_made_in(scene: Callable[..., S
 
     assert RAN == ["research"]
     assert made.codes() == ["permit", "grant_scope"]
+
+
+class StartsAnother(BaseTool):
+    name: str = "starts_another"
+    description: str = "Has another agent do it."
+
+    def _run(self, n: int) -> str:
+        RAN.append(("starts_another", n))
+        return f"did {n}"
+
+    async def _arun(self, n: int) -> str:
+        task = current()
+        assert task is not None
+        with task.reading().here():
+            return self._run(n)
+
+
+@pytest.mark.attack("X09", "X55")
+def test_what_a_tool_starts_under_less_authority_does_not_run_on_the_tools_own_permit(
+    scene: Callable[..., Scene],
+) -> None:
+    made = scene(known(StartsAnother(), "transfer", target=("n",)))
+    copy = guard(StartsAnother(), made.gate)
+
+    with made.task("starts_another"), pytest.raises(ToolDenied):  # its own failure
+        asyncio.run(copy.ainvoke({"n": 1}))
+
+    assert RAN == []
+    assert made.codes() == ["permit", "grant_scope"]

@@ -17,17 +17,18 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from lictor import Decision
-from lictor.subagent import setting
+from lictor.subagent import Inside, setting
 
 NO_ID: Final = "the model's call has no id, so neither its origin nor a replay can be recognised"
 
 
 @dataclass(slots=True, eq=False)
 class Permit:
-    """Lets one entry of a tool reach each of its others once, with the arguments authorized."""
+    """Lets one entry of a tool reach each of its others once, as it was authorized itself."""
 
     entries: set[str]
     encoded: bytes
+    place: Inside
 
 
 @dataclass(slots=True, eq=False)

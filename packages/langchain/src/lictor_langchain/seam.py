@@ -6,7 +6,7 @@ Rules enforced here:
    guarded object holds no reference to the original.
 2. The gate's checked copy of the arguments is what the original gets.
 3. One entry that leads to another inside the same attempt is decided once, by a single-use permit
-   for the same arguments.
+   for the same arguments and the same authority.
 4. The host's control flow and cancellation pass through unchanged.
 5. A seam that is no longer ours refuses, at `_run` and `_arun` too.
 """
@@ -170,6 +170,8 @@ class Attempt:
         permit = outer.permit
         if permit is None or self.entry not in permit.entries:
             return False
+        if inside.get() is not permit.place or current() is not permit.place.task:
+            return False  # an agent that this tool has started acts for itself
         permit.entries.discard(self.entry)
         return not self.problem and permit.encoded == _encoded(self.arguments)
 
@@ -182,12 +184,13 @@ class Attempt:
     def begin(self, checked: dict[str, object]) -> tuple[Meeting, Inside]:
         """What the body's context must know."""
         permit = None
-        if self.seam.chained:
-            others = self.seam.shape.bindings.keys() - {self.entry}
-            permit = Permit(others, _encoded(checked))
         around = inside.get()
         effect = self.seam.effectful() or (around is not None and around.effect)
-        return Meeting(self.seam, armed=False, permit=permit), Inside(current(), effect)
+        place = Inside(current(), effect)
+        if self.seam.chained:
+            others = self.seam.shape.bindings.keys() - {self.entry}
+            permit = Permit(others, _encoded(checked), place)
+        return Meeting(self.seam, armed=False, permit=permit), place
 
     def end(self, result: Any) -> Any:
         """Looks at the result before the host does."""
