@@ -321,4 +321,4 @@ def test_the_write_outside_the_grant_is_stopped_and_the_work_is_done(whole: Show
     assert "deploy/run.sh holds still: ./build.sh" in whole.text
     rows = [row for row in whole.report.decisions if row["call"].startswith("files/")]
     assert [row["reason"] for row in rows] == ["permit", "grant_limit", "grant_limit", "permit"]
-    assert rows[1]["arguments"]["path"].endswith("/work/deploy/run.sh")
+    assert rows[1]["arguments"]["path"].endswith("/deploy/run.sh")
